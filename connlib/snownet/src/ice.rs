@@ -1,0 +1,307 @@
+//! The ICE agent of one connection: timings, roles, and the limits that the agent itself lacks.
+//!
+//! The agent (crate `is`) is driven until nothing is due, so that its deadline is always later than
+//! the last instant it has seen. Everything that a remote party can make it remember is bounded
+//! here: candidates, source addresses of checks, and reflexive addresses.
+
+mod candidates;
+mod timing;
+
+pub(crate) use candidates::{MAX_OPTIMISTIC, optimistic, parse_remote};
+pub(crate) use timing::Timing;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use is::stun::{StunMessage, StunPacket};
+use is::{Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol};
+
+use crate::{IceCredentials, Role};
+
+/// Most candidates of the peer that are in use at once.
+///
+/// An honest peer has up to two host, two reflexive and two relayed ones; several relays and
+/// interfaces fit. The agent itself checks at most 100 pairs.
+const MAX_REMOTE_CANDIDATES: usize = 32;
+
+/// Most candidates accepted from the peer over the life of the connection.
+///
+/// The agent remembers withdrawn candidates for ever, so a peer could otherwise grow our memory by
+/// adding and withdrawing. A change of relay costs two.
+const MAX_REMOTE_CANDIDATES_EVER: usize = 1024;
+
+/// Most distinct source addresses of checks, and most distinct mapped addresses in answers.
+///
+/// Each makes the agent remember a peer-reflexive candidate for ever.
+const MAX_REFLEXIVE: usize = 256;
+
+/// Most time steps of the agent at one instant: one per pair, with room for answers.
+const MAX_STEPS: usize = 200;
+
+/// Where the deadline goes should the agent not settle within [`MAX_STEPS`]; keeps the caller from spinning.
+const UNSETTLED_PAUSE: Duration = Duration::from_millis(10);
+
+/// A STUN message that the agent wants to send.
+#[derive(Debug)]
+pub(crate) struct Check {
+    /// Base of the local candidate: a socket address of ours, or our address on a relay.
+    pub(crate) source: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// What the agent has found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AgentEvent {
+    /// Send on this pair from now on.
+    Nominated {
+        source: SocketAddr,
+        destination: SocketAddr,
+    },
+    /// Some pair works or may still work.
+    Viable,
+    /// No pair is left that could work.
+    Disconnected,
+}
+
+/// One ICE agent.
+pub(crate) struct Agent {
+    inner: IceAgent,
+    role: Role,
+    deadline: Option<Instant>,
+    accepted_candidates: usize,
+    check_sources: BTreeSet<SocketAddr>,
+    mapped_addresses: BTreeSet<SocketAddr>,
+}
+
+impl Agent {
+    /// An agent without candidates, in active timing. `entropy` makes the tie-breaker.
+    pub(crate) fn new(
+        role: Role,
+        local: &IceCredentials,
+        remote: &IceCredentials,
+        entropy: u64,
+    ) -> Self {
+        let mut inner = IceAgent::new(creds(local));
+        inner.set_remote_credentials(creds(remote));
+        inner.set_controlling(role == Role::Client);
+        inner.set_control_tie_breaker(tie_breaker(role, entropy));
+        inner.set_timing_advance(Duration::ZERO);
+        let mut agent = Self {
+            inner,
+            role,
+            deadline: None,
+            accepted_candidates: 0,
+            check_sources: BTreeSet::new(),
+            mapped_addresses: BTreeSet::new(),
+        };
+        agent.set_timing(Timing::active(role));
+        agent
+    }
+
+    /// Switches between active and idle timing; takes effect at the next [`advance`](Self::advance).
+    pub(crate) fn set_timing(&mut self, timing: Timing) {
+        self.inner.set_initial_stun_rto(timing.initial_rto);
+        self.inner.set_max_stun_rto(timing.max_rto);
+        self.inner.set_max_stun_retransmits(timing.retransmits);
+    }
+
+    /// Whether the agent has a nominated pair that answers.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.inner.state().is_connected()
+    }
+
+    /// Adds one of our candidates. Returns the form to signal, or `None` if it is nothing new.
+    pub(crate) fn add_local(&mut self, candidate: Candidate) -> Option<String> {
+        self.inner
+            .add_local_candidate(candidate)
+            .map(Candidate::to_sdp_string)
+    }
+
+    /// Withdraws one of our candidates. Returns whether it was in use.
+    pub(crate) fn remove_local(&mut self, candidate: &Candidate) -> bool {
+        self.inner.invalidate_candidate(candidate)
+    }
+
+    /// Every candidate of ours that is in use, in the form to signal.
+    ///
+    /// Peer-reflexive ones are the agent's own discovery and mean nothing to the peer.
+    pub(crate) fn local_sdps(&self) -> Vec<String> {
+        self.inner
+            .local_candidates()
+            .filter(|c| c.kind() != CandidateKind::PeerReflexive)
+            .map(|c| c.to_sdp_string())
+            .collect()
+    }
+
+    /// Adds a candidate of the peer. Returns whether it was taken.
+    pub(crate) fn add_remote(&mut self, candidate: Candidate) -> bool {
+        let in_use = self.signalled_remotes().count();
+        if in_use >= MAX_REMOTE_CANDIDATES || self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER
+        {
+            tracing::debug!(in_use, "Too many remote candidates");
+            return false;
+        }
+        let foreign_ufrag = candidate.ufrag().is_some_and(|ufrag| {
+            self.inner
+                .remote_credentials()
+                .is_some_and(|creds| creds.ufrag != ufrag)
+        });
+        if foreign_ufrag {
+            tracing::debug!("Remote candidate belongs to another ICE session");
+            return false;
+        }
+        if !self.knows_remote(&candidate) {
+            self.accepted_candidates += 1;
+        }
+        self.inner.add_remote_candidate(candidate);
+        true
+    }
+
+    /// Withdraws a candidate of the peer. A candidate of our own is never touched.
+    pub(crate) fn remove_remote(&mut self, candidate: &Candidate) {
+        let ours = self
+            .inner
+            .local_candidates()
+            .any(|local| local.addr() == candidate.addr());
+        if ours {
+            tracing::debug!("Peer tried to invalidate a candidate of ours");
+            return;
+        }
+        self.inner.invalidate_candidate(candidate);
+    }
+
+    /// Candidates that the peer has signalled and not withdrawn.
+    pub(crate) fn signalled_remotes(&self) -> impl Iterator<Item = Candidate> + '_ {
+        self.inner
+            .remote_candidates()
+            .filter(|c| c.kind() != CandidateKind::PeerReflexive)
+    }
+
+    /// Kind of the peer's end at `addr`, as signalled by the peer.
+    pub(crate) fn is_remote_relayed(&self, addr: SocketAddr) -> bool {
+        self.inner
+            .remote_candidates()
+            .any(|c| c.addr() == addr && c.kind() == CandidateKind::Relayed)
+    }
+
+    /// Takes a STUN message that arrived on `local` (a socket or our address on a relay).
+    ///
+    /// Returns whether the message was authentic and taken.
+    pub(crate) fn handle_stun(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) -> bool {
+        let Ok(message) = StunMessage::parse(datagram) else {
+            return false;
+        };
+        if !self.inner.accepts_message(&message) || !self.is_affordable(from, &message) {
+            return false;
+        }
+        let packet = StunPacket {
+            proto: Protocol::Udp,
+            source: from,
+            destination: local,
+            message,
+        };
+        let taken = self.inner.handle_packet(now, packet);
+        if self.inner.controlling() != (self.role == Role::Client) {
+            tracing::warn!("ICE role was yielded although roles are fixed");
+        }
+        taken
+    }
+
+    /// Runs the agent until nothing is due at `now` and appends what it wants to send to `checks`.
+    pub(crate) fn advance(&mut self, now: Instant, checks: &mut Vec<Check>) {
+        for _ in 0..MAX_STEPS {
+            self.inner.handle_timeout(now);
+            while let Some(transmit) = self.inner.poll_transmit() {
+                checks.push(Check {
+                    source: transmit.source,
+                    destination: transmit.destination,
+                    payload: transmit.contents.into(),
+                });
+            }
+            self.deadline = self.inner.poll_timeout();
+            if self.deadline.is_none_or(|deadline| deadline > now) {
+                return;
+            }
+        }
+        tracing::debug!("ICE agent does not settle");
+        self.deadline = Some(now + UNSETTLED_PAUSE);
+    }
+
+    /// The next finding of the agent.
+    pub(crate) fn poll_event(&mut self) -> Option<AgentEvent> {
+        loop {
+            match self.inner.poll_event()? {
+                IceAgentEvent::NominatedSend {
+                    source,
+                    destination,
+                    ..
+                } => {
+                    return Some(AgentEvent::Nominated {
+                        source,
+                        destination,
+                    });
+                }
+                IceAgentEvent::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                    return Some(AgentEvent::Disconnected);
+                }
+                IceAgentEvent::IceConnectionStateChange(
+                    IceConnectionState::Checking
+                    | IceConnectionState::Connected
+                    | IceConnectionState::Completed,
+                ) => return Some(AgentEvent::Viable),
+                IceAgentEvent::IceConnectionStateChange(IceConnectionState::New)
+                | IceAgentEvent::IceRestart(_)
+                | IceAgentEvent::DiscoveredRecv { .. } => {}
+            }
+        }
+    }
+
+    /// When [`advance`](Self::advance) has something to do, as of its last call.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn knows_remote(&self, candidate: &Candidate) -> bool {
+        self.inner
+            .remote_candidates()
+            .any(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind())
+    }
+
+    /// Whether remembering what `message` would make the agent remember stays within bounds.
+    fn is_affordable(&mut self, from: SocketAddr, message: &StunMessage<'_>) -> bool {
+        let (addresses, addr) = if message.is_binding_request() {
+            (&mut self.check_sources, Some(from))
+        } else {
+            (&mut self.mapped_addresses, message.mapped_address())
+        };
+        let Some(addr) = addr else { return true };
+        if addresses.contains(&addr) {
+            return true;
+        }
+        addresses.len() < MAX_REFLEXIVE && addresses.insert(addr)
+    }
+}
+
+fn creds(credentials: &IceCredentials) -> IceCreds {
+    IceCreds {
+        ufrag: credentials.ufrag().to_owned(),
+        pass: credentials.password().to_owned(),
+    }
+}
+
+/// The client's tie-breaker is always the larger one, so that a role conflict cannot make it yield.
+fn tie_breaker(role: Role, entropy: u64) -> u64 {
+    const CLIENT_WINS: u64 = 1 << 63;
+    match role {
+        Role::Client => entropy | CLIENT_WINS,
+        Role::Gateway => entropy & !CLIENT_WINS,
+    }
+}

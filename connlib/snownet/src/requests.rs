@@ -1,0 +1,108 @@
+//! Which connection sent a check: transaction id to peer, so that answers need no search.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// How long an answer to a check is expected. Longer than any round trip, shorter than a memory leak.
+const LIFETIME: Duration = Duration::from_secs(10);
+
+/// Most remembered checks: 10 s of checks on eight pairs of 1000 connections that all start at once.
+const CAPACITY: usize = 1 << 16;
+
+/// A STUN transaction id.
+pub(crate) type TransactionId = [u8; 12];
+
+/// Checks in flight.
+///
+/// Entries leave by age when new ones arrive, so the table needs no timer of its own.
+pub(crate) struct Requests<P> {
+    senders: BTreeMap<TransactionId, P>,
+    by_age: VecDeque<(Instant, TransactionId)>,
+}
+
+impl<P: Copy> Requests<P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            senders: BTreeMap::new(),
+            by_age: VecDeque::new(),
+        }
+    }
+
+    /// Notes that `peer`'s agent sends `message`, if it is a request.
+    pub(crate) fn record(&mut self, peer: P, message: &[u8], now: Instant) {
+        let Some(id) = request_id(message) else {
+            return;
+        };
+        self.expire(now);
+        self.senders.insert(id, peer);
+        self.by_age.push_back((now + LIFETIME, id));
+    }
+
+    /// Who sent the request that is answered under `id`.
+    pub(crate) fn sender(&self, id: &TransactionId) -> Option<P> {
+        self.senders.get(id).copied()
+    }
+
+    /// Forgets everything (reset).
+    pub(crate) fn clear(&mut self) {
+        self.senders.clear();
+        self.by_age.clear();
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(&(expiry, id)) = self.by_age.front() {
+            if now < expiry && self.by_age.len() < CAPACITY {
+                return;
+            }
+            self.senders.remove(&id);
+            self.by_age.pop_front();
+        }
+    }
+}
+
+/// Transaction id of a binding request (RFC 8489 §5).
+fn request_id(message: &[u8]) -> Option<TransactionId> {
+    const BINDING_REQUEST: [u8; 2] = [0, 1];
+    let header = message.first_chunk::<20>()?;
+    if header[..2] != BINDING_REQUEST {
+        return None;
+    }
+    header[8..].try_into().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u8, id: u8) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        bytes[1] = kind;
+        bytes[8..].fill(id);
+        bytes
+    }
+
+    #[test]
+    fn answers_find_their_sender_for_ten_seconds() {
+        let start = Instant::now();
+        let mut requests = Requests::new();
+        requests.record('a', &message(1, 7), start);
+        requests.record('b', &message(1, 8), start + Duration::from_secs(9));
+        assert_eq!(requests.sender(&[7; 12]), Some('a'));
+        requests.record('c', &message(1, 9), start + LIFETIME);
+        assert_eq!(requests.sender(&[7; 12]), None);
+        assert_eq!(requests.sender(&[8; 12]), Some('b'));
+    }
+
+    #[test]
+    fn only_requests_are_remembered() {
+        let mut requests = Requests::new();
+        let success = {
+            let mut bytes = message(1, 7);
+            bytes[0] = 1;
+            bytes
+        };
+        requests.record('a', &success, Instant::now());
+        requests.record('a', &[0, 1, 2], Instant::now());
+        assert_eq!(requests.sender(&[7; 12]), None);
+    }
+}
