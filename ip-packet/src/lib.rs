@@ -32,6 +32,9 @@ mod protocol;
 mod transport;
 mod view;
 
+#[cfg(test)]
+mod testing;
+
 pub use batch::{PacketBatch, Single};
 pub use control::Control;
 pub use ecn::Ecn;

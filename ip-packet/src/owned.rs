@@ -110,3 +110,37 @@ impl fmt::Debug for IpPacket {
         self.view().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::make;
+
+    fn packet() -> IpPacket {
+        make::icmp_echo_request([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 1, 2, b"ping").unwrap()
+    }
+
+    #[test]
+    fn moves_cheaply() {
+        assert!(size_of::<IpPacket>() <= 32);
+        assert!(size_of::<PacketRef<'_>>() <= 32);
+    }
+
+    #[test]
+    fn clone_is_deep_and_equality_is_by_bytes() {
+        let original = packet();
+        let mut copy = original.clone();
+        assert_eq!(copy, original);
+        copy.view_mut().set_source([10, 0, 0, 9].into()).unwrap();
+        assert_ne!(copy, original);
+        assert_eq!(original.source(), std::net::IpAddr::from([10, 0, 0, 1]));
+    }
+
+    #[test]
+    fn reused_buffers_do_not_leak_into_the_next_packet() {
+        drop(packet());
+        let short = IpPacket::from_slice(&packet().as_slice()[..]).unwrap();
+        assert_eq!(short.as_slice().len(), 32);
+        assert!(IpPacket::from_fn(1281, |_| ()).is_err());
+    }
+}

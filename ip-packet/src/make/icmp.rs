@@ -246,3 +246,106 @@ fn icmp(
         message[8..].copy_from_slice(payload);
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::make::{TcpHeader, tcp_packet, udp_packet};
+    use crate::testing::with_extras;
+    use crate::{Icmpv4, Protocol};
+    use std::net::SocketAddr;
+
+    fn udp(source: &str, destination: &str, len: usize) -> IpPacket {
+        let (source, destination): (SocketAddr, SocketAddr) =
+            (source.parse().unwrap(), destination.parse().unwrap());
+        udp_packet(source, destination, &vec![1; len]).unwrap()
+    }
+
+    #[test]
+    fn tunnel_62_unreachable_over_ipv4_embeds_header_and_eight_bytes() {
+        let original = with_extras(&udp("100.64.0.1:5", "203.0.113.1:6", 100), 1);
+        for (reason, code) in [(Unreachable::Prohibited, 13), (Unreachable::Network, 0)] {
+            let error = icmp_unreachable(original.view(), reason).unwrap();
+            assert_eq!(
+                (error.source(), error.destination()),
+                (original.destination(), original.source())
+            );
+            assert_eq!(error.hop_limit(), 20);
+            assert!(error.has_valid_checksums());
+            let icmp = error.as_icmpv4().unwrap();
+            assert_eq!((icmp.icmp_type(), icmp.code()), (3, code));
+            assert_eq!(icmp.payload(), &original.as_slice()[..36]);
+        }
+    }
+
+    #[test]
+    fn tunnel_62_unreachable_over_ipv6_embeds_what_fits() {
+        for (len, embedded) in [(1232, 1232), (10, 58)] {
+            let original = udp("[fd00::1]:5", "[2001:db8::1]:6", len);
+            for (reason, code) in [(Unreachable::Prohibited, 1), (Unreachable::Network, 3)] {
+                let error = icmp_unreachable(original.view(), reason).unwrap();
+                let icmp = error.as_icmpv6().unwrap();
+                assert_eq!((icmp.icmp_type(), icmp.code()), (1, code));
+                assert_eq!(icmp.payload(), &original.as_slice()[..embedded]);
+                assert!(error.has_valid_checksums());
+            }
+        }
+    }
+
+    #[test]
+    fn no_error_about_an_error_or_to_many_hosts() {
+        let original = udp("100.64.0.1:5", "203.0.113.1:6", 0);
+        let error = icmp_unreachable(original.view(), Unreachable::Network).unwrap();
+        let refused =
+            |packet: &IpPacket| icmp_unreachable(packet.view(), Unreachable::Network).unwrap_err();
+        assert_eq!(refused(&error), BuildError::NotAnswerable);
+        for destination in ["224.0.0.22:1", "255.255.255.255:1", "0.0.0.0:1"] {
+            assert_eq!(
+                refused(&udp("100.64.0.1:5", destination, 0)),
+                BuildError::NotAnswerable
+            );
+        }
+        assert_eq!(
+            refused(&udp("[ff02::1]:5", "[fd00::1]:1", 0)),
+            BuildError::NotAnswerable
+        );
+    }
+
+    #[test]
+    fn unreachable_about_a_super_packet() {
+        let (source, destination): (SocketAddr, SocketAddr) = (
+            "[fd00::1]:5".parse().unwrap(),
+            "[2001:db8::1]:6".parse().unwrap(),
+        );
+        let mut bytes = tcp_packet(source, destination, TcpHeader::default(), b"")
+            .unwrap()
+            .as_slice()
+            .to_vec();
+        bytes.resize(60_000, 7);
+        bytes[4..6].copy_from_slice(&(60_000u16 - 40).to_be_bytes());
+        let error = icmp_unreachable(
+            PacketRef::parse_super(&bytes).unwrap(),
+            Unreachable::Prohibited,
+        )
+        .unwrap();
+        assert_eq!(error.as_slice().len(), MAX_IP_SIZE);
+        let failed = error.icmp_error().unwrap().failed_packet().unwrap();
+        assert_eq!(failed.destination_protocol(), Protocol::Tcp(6));
+    }
+
+    #[test]
+    fn echo_fields_arrive() {
+        let (a, b) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let packet = icmp_echo_request(a, b, 0x1234, 0x5678, b"ping").unwrap();
+        let icmp = packet.as_icmpv4().unwrap();
+        assert_eq!(icmp.icmp_type(), Icmpv4::ECHO_REQUEST);
+        assert_eq!(
+            (icmp.echo_identifier(), icmp.echo_sequence()),
+            (Some(0x1234), Some(0x5678))
+        );
+        assert_eq!(packet.source_protocol(), packet.destination_protocol());
+        let (a, b) = ("fd00::1".parse().unwrap(), "fd00::2".parse().unwrap());
+        let reply = icmp_echo_reply(a, b, 1, 2, b"").unwrap();
+        assert!(reply.as_icmpv6().unwrap().is_echo_reply());
+    }
+}
