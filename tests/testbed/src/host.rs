@@ -1,0 +1,47 @@
+//! One host of a running testbed.
+
+use std::{ffi::OsStr, process::Command};
+
+use crate::namespace::{Namespace, die_with_parent};
+
+/// A host: a network namespace and a mount namespace in which processes can be started.
+#[derive(Debug, Clone)]
+pub struct Host {
+    pub(crate) name: String,
+    pub(crate) namespace: Namespace,
+}
+
+impl Host {
+    /// The host's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A command that will run on this host, and end when the thread that starts it ends.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        die_with_parent(&mut command);
+        self.namespace.enter(&mut command);
+        command
+    }
+
+    /// Runs a closure on a thread inside the host's network namespace.
+    pub fn run<T: Send>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send,
+    ) -> anyhow::Result<T> {
+        self.namespace.run(work)
+    }
+
+    /// A shell command with which a person enters the host from outside, while this process runs.
+    pub fn enter_hint(&self) -> String {
+        let (pid, net, mnt) = (
+            std::process::id(),
+            self.namespace.net_fd(),
+            self.namespace.mnt_fd(),
+        );
+        format!(
+            "nsenter --target {pid} --user --preserve-credentials --net=/proc/{pid}/fd/{net} --mount=/proc/{pid}/fd/{mnt}"
+        )
+    }
+}

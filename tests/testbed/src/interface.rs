@@ -1,0 +1,136 @@
+//! Making and configuring the TUN devices of a host. Runs on a thread inside the host's namespace.
+
+use std::{
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result};
+use futures_util::TryStreamExt as _;
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+use crate::topology::{HostSpec, InterfaceSpec};
+
+/// MTU of the networks between hosts.
+const MTU: u32 = 1500;
+
+/// The transmit queue of a device that stands for a cable: long enough that the sender's kernel drops nothing of a
+/// batch of 64 KB while the worker is busy elsewhere.
+const TX_QUEUE: u32 = 4000;
+
+/// Makes all interfaces of a host and returns the worker's ends, in the order of the specification.
+pub(crate) fn create_all(host: &HostSpec) -> Result<Vec<OwnedFd>> {
+    let devices = host
+        .interfaces
+        .iter()
+        .map(|interface| {
+            open_tun(&interface.device)
+                .with_context(|| format!("cannot create TUN device {}", interface.device))
+        })
+        .collect::<Result<Vec<_>>>()?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(configure(host))?;
+    set_sysctls(host);
+    Ok(devices)
+}
+
+fn open_tun(name: &str) -> Result<OwnedFd> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    // SAFETY: an all-zero `ifreq` is valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    anyhow::ensure!(name.len() < request.ifr_name.len(), "device name too long");
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI) as i16;
+    // SAFETY: `request` is a valid `ifreq` that outlives the call.
+    if unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &request) } != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    // SAFETY: plain `fcntl` on our own descriptor.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) } != 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    Ok(file.into())
+}
+
+async fn configure(host: &HostSpec) -> Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+
+    let loopback = index_of(&handle, "lo").await?;
+    let up = LinkUnspec::new_with_index(loopback).up().build();
+    handle.link().set(up).execute().await?;
+    for interface in &host.interfaces {
+        configure_interface(&handle, interface)
+            .await
+            .with_context(|| format!("cannot configure {} of {}", interface.device, host.name))?;
+    }
+    connection.abort();
+    Ok(())
+}
+
+async fn configure_interface(handle: &Handle, spec: &InterfaceSpec) -> Result<()> {
+    // No link-local address: nothing here speaks neighbour discovery.
+    let _ = fs::write(
+        format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", spec.device),
+        "1",
+    );
+    let index = index_of(handle, &spec.device).await?;
+    let up = LinkUnspec::new_with_index(index)
+        .mtu(MTU)
+        .txqueuelen(TX_QUEUE)
+        .up()
+        .build();
+    handle.link().set(up).execute().await?;
+    if let Some(v4) = spec.v4 {
+        handle.address().add(index, v4.into(), 32).execute().await?;
+    }
+    if let Some(v6) = spec.v6 {
+        handle
+            .address()
+            .add(index, v6.into(), 128)
+            .execute()
+            .await?;
+    }
+    for route in &spec.routes {
+        let message = match route.to.address {
+            IpAddr::V4(to) => RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to, route.to.length)
+                .output_interface(index)
+                .build(),
+            IpAddr::V6(to) => RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to, route.to.length)
+                .output_interface(index)
+                .build(),
+        };
+        handle.route().add(message).execute().await?;
+    }
+    Ok(())
+}
+
+async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
+    let mut links = handle.link().get().match_name(name.to_owned()).execute();
+    let link = links.try_next().await?;
+    Ok(link
+        .with_context(|| format!("no device {name}"))?
+        .header
+        .index)
+}
+
+/// Best effort: a missing sysctl (IPv6 compiled out, read-only `/proc/sys`) shows up as a failing step later.
+fn set_sysctls(host: &HostSpec) {
+    let all_groups = "0 2147483647";
+    let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", all_groups);
+    if host.forwarding {
+        let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "1");
+        let _ = fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1");
+    }
+}
