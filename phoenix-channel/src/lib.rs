@@ -1,1 +1,32 @@
-//! Skeleton.
+//! The WebSocket channel between a component (client, gateway, relay) and the portal.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`frame`] | the JSON envelope of every message, in both directions; also used by the portal |
+//! | [`login`] | login URL, token, device identity, display name |
+//! | [`user_agent`] | the `User-Agent` header and the protocol version that it claims |
+//! | [`error`] | why a connection failed, and which failures end the channel |
+//! | [`http`] | what an HTTP answer to the upgrade means; `Retry-After` |
+//! | [`backoff`] | when the next attempt is due and when to give up |
+//! | [`channel`] | the pure state machine: join, heartbeat, queue, reconnect |
+//! | [`driver`] | sockets, TLS and clock around that state machine (tokio) |
+//!
+//! Everything but [`driver`] is free of I/O: time is passed in, randomness is seeded.
+
+#![deny(missing_docs)]
+
+pub mod backoff;
+pub mod channel;
+pub mod driver;
+pub mod error;
+pub mod frame;
+pub mod http;
+pub mod login;
+pub mod user_agent;
+
+pub use channel::{Action, Config, Event, FirstConnect, PhoenixCore, SendError};
+pub use driver::{Channel, Options, Resolver, SocketFactory};
+pub use error::{ConnectionError, FatalError};
+pub use frame::{Frame, FrameError, MAX_FRAME_BYTES, Message, Outgoing, Reply};
+pub use login::{DeviceInfo, LoginUrl, LoginUrlError, Token, TokenPlacement, display_name};
+pub use user_agent::{Component, OsInfo, ProtocolVersion, user_agent};
