@@ -1,4 +1,5 @@
 //! Control messages: round trips, relay conformance vectors, hostile bytes.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use connlib_stun::*;
 use proptest::{collection::vec, prelude::*};

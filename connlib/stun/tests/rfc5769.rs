@@ -1,4 +1,5 @@
 //! The published test vectors of RFC 5769.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use connlib_stun::{
     Class, Envelope, EnvelopeError, Integrity, Key, Method, Outcome, Response, Success,
