@@ -12,6 +12,7 @@
 //! Secrets (preshared keys, TURN and ICE passwords, stamp secrets, ingest tokens) print as `…` with `Debug`.
 
 #![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod client;
 mod codec;

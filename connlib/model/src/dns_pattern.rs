@@ -362,7 +362,7 @@ mod tests {
         }
         for index in 0..len {
             for_each_permutation(items, len - 1, check);
-            let other = if len % 2 == 0 { index } else { 0 };
+            let other = if len.is_multiple_of(2) { index } else { 0 };
             if index + 1 < len {
                 items.swap(other, len - 1);
             }

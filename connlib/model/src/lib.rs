@@ -5,6 +5,7 @@
 //! business of the messages crate; here they mean what they mean inside.
 
 #![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod dns_pattern;
 mod domain_name;
