@@ -1,0 +1,152 @@
+//! The path of a datagram from the network to the TUN device (tunnel spec 3.14).
+//!
+//! A datagram is opened straight into the coalescer's slot, checked there, and committed or forgotten.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use connlib_model::GatewayId;
+use connlib_snownet::Decapsulated;
+use ip_packet::{Control, Ecn, PacketMut, PacketRef};
+
+use super::Client;
+use super::routing::Route;
+use crate::segment::{Coalescer, Commit};
+use crate::{ControlEvent, DomainStatus};
+
+impl Client {
+    /// Takes one datagram that arrived on the socket `local` from `from` with the ECN bits `ecn`. If it carries a packet
+    /// for the TUN device, `out` holds it afterwards.
+    pub fn handle_network(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        let now = self.advance(now);
+        let mut slot = out.slot();
+
+        match self.node.decapsulate(local, from, datagram, now, slot.buffer()) {
+            Ok(Decapsulated::Packet { peer, len }) => {
+                let is_for_tun = self.accept(peer, &mut slot.buffer()[..len], ecn, now);
+                if is_for_tun && slot.commit(len) == Commit::Dropped {
+                    self.stats.overflow += 1;
+                }
+            }
+            Ok(Decapsulated::Consumed) => {}
+            Err(error) => tracing::trace!(%from, %error, "datagram dropped"),
+        }
+        self.drain_node(now);
+    }
+
+    /// Whether the packet in `bytes`, authentic from `gateway`, is for the TUN device.
+    fn accept(&mut self, gateway: GatewayId, bytes: &mut [u8], ecn: Ecn, now: Instant) -> bool {
+        let mut packet = match PacketMut::parse(bytes) {
+            Ok(packet) => packet,
+            Err(error) => {
+                tracing::trace!(%gateway, %error, "unusable packet from a gateway");
+                self.stats.malformed_inbound += 1;
+                return false;
+            }
+        };
+        if let Some(control) = packet.as_control() {
+            self.on_control(gateway, control, now);
+            return false;
+        }
+        if !self.is_own_address(packet.destination()) || !self.may_send(gateway, packet.source()) {
+            tracing::trace!(%gateway, ?packet, "packet from a source that the gateway does not serve");
+            self.stats.spoofed += 1;
+            return false;
+        }
+        if self.resolver.handle_tunnel_packet(packet.view(), now) {
+            self.drain_resolver(now);
+            return false;
+        }
+
+        self.request_access_if_prohibited(packet.view(), now);
+        let merged = Ecn::merge(packet.ecn(), ecn);
+        if merged != packet.ecn() {
+            packet.set_ecn(merged);
+        }
+
+        true
+    }
+
+    /// Whether packets from `source` may come from `gateway`: a resource that is bound to it, or its own address.
+    fn may_send(&mut self, gateway: GatewayId, source: IpAddr) -> bool {
+        if self.inbound_sources.get(&(gateway, source)).is_some() {
+            return true;
+        }
+
+        let domain = self.resolver.domain_of(source);
+        let is_own = self.gateways.peer(gateway).is_some_and(|peer| peer.has_address(source));
+        let may_send = is_own
+            || self
+                .gateways
+                .resources_of(gateway)
+                .any(|resource| self.routing.covers(resource, source, domain));
+        if may_send {
+            self.inbound_sources.insert((gateway, source), ());
+        }
+
+        may_send
+    }
+
+    /// A gateway that refuses a packet of ours has lost our authorization, or let it expire: ask for it again, at most
+    /// once per interval, and keep the binding (tunnel spec 3.14; design row 41).
+    fn request_access_if_prohibited(&mut self, packet: PacketRef<'_>, now: Instant) {
+        let Some(error) = packet.icmp_error() else {
+            return;
+        };
+        if !error.kind().is_prohibited() {
+            return;
+        }
+        let Ok(failed) = error.failed_packet() else {
+            return;
+        };
+        if !self.is_own_address(failed.source()) {
+            return;
+        }
+
+        let domain = self.resolver.domain_of(failed.destination());
+        let route = self
+            .routing
+            .route(failed.destination(), domain, failed.destination_protocol());
+        if let Route::Permitted(resource) = route {
+            let ask = self.intents.touch(resource, now);
+            self.request_access(resource, ask);
+        }
+    }
+
+    fn on_control(&mut self, gateway: GatewayId, control: Control<'_>, now: Instant) {
+        match ControlEvent::decode(control) {
+            Ok(ControlEvent::DomainStatus(status)) => self.on_domain_status(gateway, &status, now),
+            Ok(ControlEvent::Goodbye) => {
+                tracing::debug!(%gateway, "gateway said goodbye");
+                self.node.remove(gateway, now);
+                self.on_gateway_lost(gateway);
+            }
+            Ok(ControlEvent::AssignedIps(_)) => {
+                tracing::debug!(%gateway, "ignoring a control event that only clients send");
+            }
+            Err(error) => tracing::debug!(%gateway, %error, "ignoring a control event"),
+        }
+    }
+
+    fn on_domain_status(&mut self, gateway: GatewayId, status: &DomainStatus, now: Instant) {
+        let DomainStatus {
+            resource,
+            domain,
+            status,
+        } = status;
+        tracing::debug!(%gateway, %resource, %domain, ?status, "translation of a domain");
+        let released = self.nat.on_status(gateway, *resource, domain, *status);
+        self.invalidate_decisions();
+        for packet in released {
+            self.seal(gateway, &packet, now);
+        }
+    }
+}
