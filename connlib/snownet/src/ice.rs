@@ -119,9 +119,14 @@ impl Agent {
             .map(Candidate::to_sdp_string)
     }
 
-    /// Withdraws one of our candidates. Returns whether it was in use.
-    pub(crate) fn remove_local(&mut self, candidate: &Candidate) -> bool {
-        self.inner.invalidate_candidate(candidate)
+    /// Withdraws one of our candidates. Returns the form in which it was signalled, or `None` if it was not in use.
+    pub(crate) fn remove_local(&mut self, candidate: &Candidate) -> Option<String> {
+        let signalled = self
+            .inner
+            .local_candidates()
+            .find(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind())?;
+        self.inner.invalidate_candidate(&signalled);
+        Some(signalled.to_sdp_string())
     }
 
     /// Every candidate of ours that is in use, in the form to signal.

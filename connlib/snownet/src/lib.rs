@@ -19,21 +19,31 @@
 #![deny(missing_docs)]
 
 mod config;
+mod connection;
+mod dispatch;
+mod events;
+mod ice;
+mod id;
 mod node;
 mod output;
 mod path;
+mod relays;
+mod requests;
+mod schedule;
 mod sink;
 mod stats;
+mod table;
 
 pub use config::{IceCredentials, InvalidCredentials, RelayConfig, Role};
 pub use connlib_wireguard::PublicKey;
+pub use id::Id;
 pub use node::Node;
 pub use output::{
     DecapsulateError, Decapsulated, EncapsulateError, Encapsulated, Event, NoRelays, Transmit,
 };
 pub use path::{ConnectionState, PathInfo, PathKind};
 pub use sink::DatagramSink;
-pub use stats::{ConnectionStats, NodeStats};
+pub use stats::NodeStats;
 
 /// Largest UDP payload that the node sends or accepts (bytes).
 ///

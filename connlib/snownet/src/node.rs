@@ -1,44 +1,91 @@
 //! The node: all connections of one process.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::fmt::{Debug, Display};
-use std::hash::Hash;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::PublicKey;
+use connlib_wireguard::{HandshakeLimiter, IndexTable, PrivateKey, PublicKey};
 use ip_packet::{Ecn, IpPacket, PacketBatch};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
 
+use crate::connection::{Connection, Failure, Io, NewConnection};
+use crate::events::Events;
+use crate::relays::{RelayEvent, Relays};
+use crate::requests::Requests;
+use crate::schedule::Slot;
+use crate::stats::Totals;
+use crate::table::Table;
 use crate::{
-    ConnectionState, DatagramSink, DecapsulateError, Decapsulated, EncapsulateError, Encapsulated,
+    Id, ConnectionState, DatagramSink, DecapsulateError, Decapsulated, EncapsulateError, Encapsulated,
     Event, IceCredentials, NoRelays, NodeStats, PathInfo, RelayConfig, Role, Transmit,
 };
 
 /// All connections of one process.
 ///
 /// `P` identifies peers and `R` relays; both are opaque.
+///
+/// # Driving a node
+///
+/// ```text
+/// loop {
+///     // After every input, in this order, into the queue that `encapsulate` writes to as well:
+///     while let Some(transmit) = node.poll_transmit() { queue(transmit) }
+///     while let Some(event) = node.poll_event() { signal(event) }
+///
+///     wait until node.poll_timeout(), or for one of these:
+///         a timeout      => node.handle_timeout(now)
+///         a datagram     => node.decapsulate(local, from, datagram, now, out)
+///         packets        => node.encapsulate(peer, batch, ecn, now, sink)
+///         a message      => node.upsert_connection(..), node.add_remote_candidate(..), node.update_relays(..)
+/// }
+/// ```
+///
+/// `now` never decreases; a smaller value counts as the largest one seen. An announced instant may lie in the past, which
+/// means at once; it does while transmits or events are queued. After `handle_timeout(t)` the next instant is later than `t`
+/// once the queues are drained.
 pub struct Node<P, R> {
-    role: Role,
-    transmits: VecDeque<Transmit>,
-    events: VecDeque<Event<P>>,
-    _relay: PhantomData<R>,
+    pub(crate) role: Role,
+    pub(crate) now: Instant,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) private: PrivateKey,
+    pub(crate) limiter: HandshakeLimiter,
+    pub(crate) indices: IndexTable,
+    pub(crate) relays: Relays<R>,
+    pub(crate) table: Table<P, R>,
+    pub(crate) requests: Requests<P>,
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) events: Events<P>,
+    /// Connections whose relay is gone and for which no other was at hand.
+    orphans: BTreeSet<P>,
+    pub(crate) totals: Totals,
 }
 
 impl<P, R> Node<P, R>
 where
-    P: Copy + Ord + Hash + Display + Debug,
-    R: Copy + Ord + Hash + Display + Debug,
+    P: Id,
+    R: Id,
 {
     /// Makes a node whose key pair and every random choice derive from `seed`.
     ///
     /// `unix_now` is the wall clock at `now`, as time since the Unix epoch.
-    pub fn new(role: Role, _seed: [u8; 32], _now: Instant, _unix_now: Duration) -> Self {
+    pub fn new(role: Role, seed: [u8; 32], now: Instant, _unix_now: Duration) -> Self {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let private = PrivateKey::from_seed(rng.random());
         Self {
             role,
+            now,
+            limiter: limiter(&private, role),
+            private,
+            indices: IndexTable::new(rng.random()),
+            relays: Relays::new(rng.random()),
+            rng,
+            table: Table::new(),
+            requests: Requests::new(),
             transmits: VecDeque::new(),
-            events: VecDeque::new(),
-            _relay: PhantomData,
+            events: Events::new(),
+            orphans: BTreeSet::new(),
+            totals: Totals::default(),
         }
     }
 
@@ -49,7 +96,7 @@ where
 
     /// The node's WireGuard key. Changes with every [`reset`](Self::reset).
     pub fn public_key(&self) -> PublicKey {
-        PublicKey([0; 32])
+        self.private.public()
     }
 
     /// Makes a connection to `peer`, or keeps the existing one if key and ICE credentials are equal.
@@ -60,51 +107,105 @@ where
     /// # Errors
     ///
     /// [`NoRelays`] if no relay is usable; nothing has changed then.
-    #[expect(clippy::too_many_arguments, reason = "one call of the signalling protocol")]
     pub fn upsert_connection(
         &mut self,
-        _peer: P,
-        _remote: PublicKey,
-        _psk: [u8; 32],
-        _local: IceCredentials,
-        _remote_ice: IceCredentials,
-        _now: Instant,
+        peer: P,
+        remote: PublicKey,
+        psk: [u8; 32],
+        local: IceCredentials,
+        remote_ice: IceCredentials,
+        now: Instant,
     ) -> Result<(), NoRelays> {
-        Err(NoRelays)
+        let now = self.advance(now);
+        let is_kept = |c: &Connection<P, R>| c.is_same(remote, &local, &remote_ice);
+        if self.table.get(peer).is_some_and(is_kept) {
+            tracing::debug!(%peer, "Connection is known");
+            self.with_peer(peer, |connection, io| connection.refresh(psk, now, io));
+            return Ok(());
+        }
+        let relay = self.relays.sample().ok_or(NoRelays)?;
+        if self.take_out(peer).is_some() {
+            tracing::info!(%peer, "Replacing connection");
+        }
+        let Ok(indices) = self.indices.allocate() else {
+            tracing::error!("All session indices are in use");
+            return Err(NoRelays);
+        };
+        tracing::info!(%peer, %relay, "New connection");
+        let new = NewConnection {
+            peer,
+            role: self.role,
+            remote_key: remote,
+            psk,
+            local,
+            remote: remote_ice,
+            relay,
+            private: &self.private,
+            limiter: &self.limiter,
+            indices,
+            seed: self.rng.random(),
+            tie_breaker: self.rng.random(),
+        };
+        let mut io = Io {
+            relays: &mut self.relays,
+            requests: &mut self.requests,
+            transmits: &mut self.transmits,
+            events: &mut self.events,
+        };
+        let connection = Connection::new(new, now, &mut io);
+        self.table.insert(connection);
+        Ok(())
     }
 
     /// Whether there is a connection to `peer`, in whatever state.
-    pub fn has_connection(&self, _peer: P) -> bool {
-        false
+    pub fn has_connection(&self, peer: P) -> bool {
+        self.table.slot(peer).is_some()
     }
 
     /// State of the connection to `peer`.
-    pub fn connection_state(&self, _peer: P) -> Option<ConnectionState> {
-        None
+    pub fn connection_state(&self, peer: P) -> Option<ConnectionState> {
+        self.table.get(peer).map(Connection::state)
     }
 
     /// The nominated path to `peer`.
-    pub fn path(&self, _peer: P) -> Option<PathInfo<R>> {
-        None
+    pub fn path(&self, peer: P) -> Option<PathInfo<R>> {
+        self.table.get(peer)?.path_info()
     }
 
     /// Takes a candidate of the peer (SDP form). Unparsable ones and unknown peers are ignored.
-    pub fn add_remote_candidate(&mut self, _peer: P, _sdp: &str, _now: Instant) {}
-
-    /// Drops a candidate that the peer has invalidated.
-    pub fn remove_remote_candidate(&mut self, _peer: P, _sdp: &str, _now: Instant) {}
-
-    /// Changes the set of relays: `remove`d ones go, `add`ed ones are taken or replaced.
-    pub fn update_relays(
-        &mut self,
-        _remove: &BTreeSet<R>,
-        _add: &[RelayConfig<R>],
-        _now: Instant,
-    ) {
+    pub fn add_remote_candidate(&mut self, peer: P, sdp: &str, now: Instant) {
+        let now = self.advance(now);
+        let known = self.with_peer(peer, |c, io| c.add_remote_candidate(sdp, now, io));
+        if known.is_none() {
+            tracing::debug!(%peer, "Candidate for unknown peer");
+        }
     }
 
-    /// Adds a local socket address that relays cannot discover (multi-homed servers).
-    pub fn add_host_candidate(&mut self, _addr: SocketAddr, _now: Instant) {}
+    /// Drops a candidate that the peer has invalidated.
+    pub fn remove_remote_candidate(&mut self, peer: P, sdp: &str, now: Instant) {
+        let now = self.advance(now);
+        self.with_peer(peer, |c, io| c.remove_remote_candidate(sdp, now, io));
+    }
+
+    /// Changes the set of relays: those in `remove` go, those in `add` are taken, or replaced if they changed.
+    ///
+    /// Every relay that is not mentioned in `add` is asked whether it is still there.
+    pub fn update_relays(&mut self, remove: &BTreeSet<R>, add: &[RelayConfig<R>], now: Instant) {
+        let now = self.advance(now);
+        self.relays.update(remove, add, now);
+        self.relay_changes(now);
+    }
+
+    /// Adds a local socket address that relays cannot discover (multi-homed servers). Forgotten by [`reset`](Self::reset).
+    pub fn add_host_candidate(&mut self, addr: SocketAddr, now: Instant) {
+        let now = self.advance(now);
+        let Some(candidate) = self.relays.add_host(addr) else {
+            return;
+        };
+        for slot in self.table.slots() {
+            self.with_slot(slot, |c, io| c.add_local_candidate(&candidate, now, io));
+        }
+    }
 
     /// Seals every packet of `batch` onto the peer's path, straight into `sink`.
     ///
@@ -113,13 +214,15 @@ where
     /// [`EncapsulateError::UnknownPeer`]; no packet was taken from the batch then.
     pub fn encapsulate(
         &mut self,
-        _peer: P,
-        _batch: &mut impl PacketBatch,
-        _ecn: Ecn,
-        _now: Instant,
-        _sink: &mut impl DatagramSink,
+        peer: P,
+        batch: &mut impl PacketBatch,
+        ecn: Ecn,
+        now: Instant,
+        sink: &mut impl DatagramSink,
     ) -> Result<Encapsulated, EncapsulateError> {
-        Err(EncapsulateError::UnknownPeer)
+        let now = self.advance(now);
+        self.with_peer(peer, |c, io| c.encapsulate(batch, ecn, now, io, sink))
+            .ok_or(EncapsulateError::UnknownPeer)
     }
 
     /// Takes one datagram that arrived on the socket `local` from `from`.
@@ -131,21 +234,43 @@ where
     /// The datagram was dropped; the node goes on as before.
     pub fn decapsulate(
         &mut self,
-        _local: SocketAddr,
-        _from: SocketAddr,
-        _datagram: &[u8],
-        _now: Instant,
-        _out: &mut [u8],
+        local: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut [u8],
     ) -> Result<Decapsulated<P>, DecapsulateError> {
-        Err(DecapsulateError::NotRecognised)
+        let now = self.advance(now);
+        let result = self.dispatch(local, from, datagram, now, out);
+        self.totals.datagrams_rejected += u64::from(result.is_err());
+        result
     }
 
     /// Does everything that is due at `now`.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.relays.handle_timeout(now);
+        self.pass_on_candidates(now);
+        for slot in self.table.due(now) {
+            self.time_out(slot, now);
+        }
+        self.relay_changes(now);
+    }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called next, and why.
     pub fn poll_timeout(&mut self) -> Option<(Instant, &'static str)> {
-        None
+        if !self.transmits.is_empty() {
+            return Some((self.now, "queued transmit"));
+        }
+        if !self.events.is_empty() {
+            return Some((self.now, "queued event"));
+        }
+        let relays = self.relays.poll_timeout().map(|at| (at, "relay"));
+        let connections = self.table.poll_timeout();
+        relays
+            .into_iter()
+            .chain(connections)
+            .min_by_key(|(at, _)| *at)
     }
 
     /// The next datagram for the network.
@@ -155,24 +280,174 @@ where
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event<P>> {
-        self.events.pop_front()
+        self.events.pop()
     }
 
-    /// Closes the connection to `peer`: seals `goodbye` onto its path, if there is one.
-    pub fn close(&mut self, _peer: P, _goodbye: Option<&IpPacket>, _now: Instant) {}
+    /// Closes the connection to `peer`: seals `goodbye` onto its path if there is one (best effort).
+    pub fn close(&mut self, peer: P, goodbye: Option<&IpPacket>, now: Instant) {
+        let now = self.advance(now);
+        if let Some(packet) = goodbye {
+            self.with_peer(peer, |c, io| c.say_goodbye(packet, now, io));
+        }
+        self.drop_closed(peer);
+    }
 
     /// Closes every connection.
-    pub fn close_all(&mut self, _goodbye: Option<&IpPacket>, _now: Instant) {}
+    pub fn close_all(&mut self, goodbye: Option<&IpPacket>, now: Instant) {
+        for peer in self.table.peers() {
+            self.close(peer, goodbye, now);
+        }
+    }
 
     /// Drops the connection to `peer` without a word (the peer said goodbye).
-    pub fn remove(&mut self, _peer: P, _now: Instant) {}
+    pub fn remove(&mut self, peer: P, now: Instant) {
+        self.advance(now);
+        self.drop_closed(peer);
+    }
 
-    /// Starts over after a change of network: closes all connections, makes a new key pair and
-    /// restarts every allocation. The caller must rebind its sockets.
-    pub fn reset(&mut self, _now: Instant) {}
+    /// Starts over after a change of network: closes all connections, makes a new key pair and restarts every allocation.
+    ///
+    /// The caller must rebind its sockets to new ports first: a relay that still knows the old ones would refuse.
+    pub fn reset(&mut self, now: Instant) {
+        let now = self.advance(now);
+        self.transmits.clear();
+        self.close_all(None, now);
+        self.requests.clear();
+        self.private = PrivateKey::from_seed(self.rng.random());
+        self.limiter = limiter(&self.private, self.role);
+        self.relays.reset(now);
+        self.relays.drain_transmits(&mut self.transmits);
+    }
 
     /// Counters.
     pub fn stats(&self) -> NodeStats {
-        NodeStats::default()
+        self.totals.with(self.table.iter(), self.relays.len())
+    }
+
+    pub(crate) fn advance(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    /// Changes one connection.
+    #[inline]
+    pub(crate) fn with_slot<T>(
+        &mut self,
+        slot: Slot,
+        change: impl FnOnce(&mut Connection<P, R>, &mut Io<'_, P, R>) -> T,
+    ) -> Option<T> {
+        let connection = self.table.touch(slot)?;
+        let mut io = Io {
+            relays: &mut self.relays,
+            requests: &mut self.requests,
+            transmits: &mut self.transmits,
+            events: &mut self.events,
+        };
+        Some(change(connection, &mut io))
+    }
+
+    #[inline]
+    fn with_peer<T>(
+        &mut self,
+        peer: P,
+        change: impl FnOnce(&mut Connection<P, R>, &mut Io<'_, P, R>) -> T,
+    ) -> Option<T> {
+        let slot = self.table.slot(peer)?;
+        self.with_slot(slot, change)
+    }
+
+    /// Everything that follows from a change of relays: candidates, dead relays, connections without relay.
+    pub(crate) fn relay_changes(&mut self, now: Instant) {
+        self.pass_on_candidates(now);
+        if self.relays.collect_garbage() {
+            self.pass_on_candidates(now);
+            if self.relays.len() == 0 {
+                self.events.push(Event::NoRelays);
+            }
+        }
+        self.migrate(now);
+        self.relays.drain_transmits(&mut self.transmits);
+    }
+
+    /// Hands news of our addresses to the connections that they concern: relayed ones to those on that relay, others to all.
+    fn pass_on_candidates(&mut self, now: Instant) {
+        while let Some(event) = self.relays.poll_event() {
+            for slot in self.table.slots() {
+                self.with_slot(slot, |connection, io| match &event {
+                    RelayEvent::New { relay, candidate } => {
+                        let is_relayed = candidate.kind() == is::CandidateKind::Relayed;
+                        if !is_relayed || connection.relay() == *relay {
+                            connection.add_local_candidate(candidate, now, io);
+                        }
+                    }
+                    RelayEvent::Invalid { candidate, .. } => {
+                        connection.remove_local_candidate(candidate, now, io);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Finds another relay for connections whose own is gone (snownet §3.11).
+    fn migrate(&mut self, now: Instant) {
+        let relays = &self.relays;
+        self.orphans = self
+            .table
+            .iter()
+            .filter(|connection| !relays.contains(connection.relay()))
+            .map(Connection::peer)
+            .collect();
+        for peer in self.orphans.clone() {
+            let Some(relay) = self.relays.sample() else {
+                return;
+            };
+            self.with_peer(peer, |c, io| c.migrate(relay, now, io));
+            self.orphans.remove(&peer);
+        }
+    }
+
+    fn time_out(&mut self, slot: Slot, now: Instant) {
+        let outcome = self.with_slot(slot, |c, io| Some((c.peer(), c.handle_timeout(now, io)?)));
+        let Some(Some((peer, failure))) = outcome else {
+            return;
+        };
+        tracing::info!(%peer, reason = %failure, "Connection failed");
+        self.take_out(peer);
+        self.totals.failed += 1;
+        self.events.push(Event::ConnectionFailed(peer));
+    }
+
+    fn drop_closed(&mut self, peer: P) {
+        if self.take_out(peer).is_some() {
+            tracing::info!(%peer, "Connection closed");
+            self.events.push(Event::ConnectionClosed(peer));
+        }
+    }
+
+    /// Removes a connection with everything that refers to it.
+    fn take_out(&mut self, peer: P) -> Option<Connection<P, R>> {
+        let connection = self.table.remove(peer)?;
+        self.indices.release(connection.indices());
+        self.events.forget_candidates(peer);
+        self.totals.retire(&connection);
+        Some(connection)
+    }
+}
+
+fn limiter(private: &PrivateKey, role: Role) -> HandshakeLimiter {
+    let role = match role {
+        Role::Client => connlib_wireguard::Role::Initiator,
+        Role::Gateway => connlib_wireguard::Role::Responder,
+    };
+    HandshakeLimiter::new(private, role)
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoCandidates => "no candidate of the peer arrived",
+            Self::IceDisconnected => "no path to the peer works",
+            Self::NoHandshake => "the peer does not answer handshakes",
+        })
     }
 }

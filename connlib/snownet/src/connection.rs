@@ -1,0 +1,446 @@
+//! One connection: a path found by ICE with a WireGuard peer on top.
+//!
+//! ```text
+//!             upsert
+//!               │
+//!         ┌─────▼──────┐  nomination   ┌───────────┐ 20 s no activity, ICE connected ┌──────┐
+//!         │ Connecting ├──────────────►│ Connected ├────────────────────────────────►│ Idle │
+//!         └─────┬──────┘               └──▲─┬──────┘◄── packet, candidate, upsert ───┴──┬───┘
+//!               │                         └─┘ nomination: swaps the path (also in Idle) │
+//!               └────────── failed (removed by the node in the same step) ◄─────────────┘
+//! ```
+//!
+//! ICE chooses the path and WireGuard proves it: neither looks into the other. Whatever happens to a connection ends in
+//! [`Connection::settle`], which carries checks, datagrams and findings outwards until nothing is left to do.
+
+mod candidates;
+mod packets;
+mod path;
+mod state;
+
+pub(crate) use path::{ChannelSink, DirectSink, Path, Route};
+use state::State;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use connlib_wireguard::{
+    DatagramKind, Event as WireGuardEvent, HandshakeLimiter, Peer, PeerConfig, PeerIndex,
+    PrivateKey, PublicKey,
+};
+use ip_packet::Ecn;
+
+use crate::events::Events;
+use crate::ice::{Agent, AgentEvent, Timing};
+use crate::relays::Relays;
+use crate::requests::Requests;
+use crate::{Id, ConnectionState, Event, IceCredentials, PathInfo, PathKind, Role, Transmit};
+
+/// How long a new connection waits for the peer's first candidate.
+const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long ICE may be without a possible pair: new candidates are usually on their way after a change of relay or network.
+const DISCONNECT_GRACE: Duration = Duration::from_secs(2);
+
+/// Silence after which checks slow down. Longer than the active ICE timeout of the client (16.5 s): otherwise one packet would
+/// wake the link and it would fall asleep again before a loss can be noticed.
+const IDLE_AFTER: Duration = Duration::from_secs(20);
+
+/// Most datagrams (answers to handshakes) kept until a path is nominated.
+const MAX_HELD: usize = 128;
+
+/// What a connection is made from.
+pub(crate) struct NewConnection<'a, P, R> {
+    pub(crate) peer: P,
+    pub(crate) role: Role,
+    pub(crate) remote_key: PublicKey,
+    pub(crate) psk: [u8; 32],
+    pub(crate) local: IceCredentials,
+    pub(crate) remote: IceCredentials,
+    pub(crate) relay: R,
+    pub(crate) private: &'a PrivateKey,
+    pub(crate) limiter: &'a HandshakeLimiter,
+    pub(crate) indices: [PeerIndex; 2],
+    pub(crate) seed: [u8; 32],
+    pub(crate) tie_breaker: u64,
+}
+
+/// The parts of the node that a connection writes to.
+pub(crate) struct Io<'a, P, R> {
+    pub(crate) relays: &'a mut Relays<R>,
+    pub(crate) requests: &'a mut Requests<P>,
+    pub(crate) transmits: &'a mut VecDeque<Transmit>,
+    pub(crate) events: &'a mut Events<P>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    NoCandidates,
+    IceDisconnected,
+    NoHandshake,
+}
+
+/// A connection to one peer.
+pub(crate) struct Connection<P, R> {
+    peer: P,
+    role: Role,
+    remote_key: PublicKey,
+    local: IceCredentials,
+    remote: IceCredentials,
+    relay: R,
+    agent: Agent,
+    wireguard: Peer,
+    state: State<R>,
+    disconnected_at: Option<Instant>,
+    first_handshake_at: Option<Instant>,
+    is_announced: bool,
+    handshakes_exhausted: bool,
+    optimistic: usize,
+    unsent: u64,
+}
+
+impl<P, R> Connection<P, R>
+where
+    P: Id,
+    R: Id,
+{
+    /// Makes a connection and signals its first candidates.
+    pub(crate) fn new(new: NewConnection<'_, P, R>, now: Instant, io: &mut Io<'_, P, R>) -> Self {
+        let wireguard = Peer::new(
+            PeerConfig {
+                role: match new.role {
+                    Role::Client => connlib_wireguard::Role::Initiator,
+                    Role::Gateway => connlib_wireguard::Role::Responder,
+                },
+                private: new.private,
+                remote: new.remote_key,
+                psk: new.psk,
+                indices: new.indices,
+                limiter: new.limiter,
+                seed: new.seed,
+            },
+            now,
+        );
+        let mut connection = Self {
+            peer: new.peer,
+            role: new.role,
+            remote_key: new.remote_key,
+            agent: Agent::new(new.role, &new.local, &new.remote, new.tie_breaker),
+            local: new.local,
+            remote: new.remote,
+            relay: new.relay,
+            wireguard,
+            state: State::connecting(now + CANDIDATE_TIMEOUT),
+            disconnected_at: None,
+            first_handshake_at: None,
+            is_announced: false,
+            handshakes_exhausted: false,
+            optimistic: 0,
+            unsent: 0,
+        };
+        connection.seed_candidates(io);
+        connection.settle(now, io);
+        connection
+    }
+
+    /// Carries everything outwards that an input has set off.
+    pub(crate) fn settle(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+        self.advance_agent(now, io);
+        while let Some(event) = self.agent.poll_event() {
+            self.handle_agent_event(event, now, io);
+        }
+        self.flush(now, io);
+    }
+
+    /// Does what is due. Returns why the connection has ended, if it has.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        io: &mut Io<'_, P, R>,
+    ) -> Option<Failure> {
+        self.wireguard.handle_timeout(now);
+        self.settle(now, io);
+        if let Some(failure) = self.failure(now) {
+            return Some(failure);
+        }
+        if self.idle_at().is_some_and(|at| now >= at) {
+            self.fall_asleep(now, io);
+        }
+        None
+    }
+
+    /// The earliest instant at which something is due, and what.
+    pub(crate) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        [
+            (self.agent.poll_timeout(), "ICE"),
+            (self.wireguard.poll_timeout(), "WireGuard"),
+            (self.state.candidate_deadline(), "first candidate"),
+            (self.give_up_at(), "ICE grace"),
+            (self.idle_at(), "idle"),
+        ]
+        .into_iter()
+        .filter_map(|(at, reason)| Some((at?, reason)))
+        .min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether an upsert with these parameters keeps this connection. The preshared key never decides (snownet §3.3).
+    pub(crate) fn is_same(
+        &self,
+        key: PublicKey,
+        local: &IceCredentials,
+        remote: &IceCredentials,
+    ) -> bool {
+        self.remote_key == key && self.local == *local && self.remote == *remote
+    }
+
+    /// The connection was announced again: the other side may have lost its state.
+    pub(crate) fn refresh(&mut self, psk: [u8; 32], now: Instant, io: &mut Io<'_, P, R>) {
+        self.wake(now);
+        for sdp in self.agent.local_sdps() {
+            let peer = self.peer;
+            io.events.push(Event::NewIceCandidate { peer, sdp });
+        }
+        match self.role {
+            Role::Client => self.wireguard.rehandshake(now),
+            Role::Gateway => {
+                self.wireguard.add_spare_psk(psk);
+            }
+        }
+        self.settle(now, io);
+    }
+
+    fn advance_agent(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+        let mut checks = Vec::new();
+        self.agent.advance(now, &mut checks);
+        for check in checks {
+            io.requests.record(self.peer, &check.payload, now);
+            io.send(check.source, check.destination, &check.payload, now);
+        }
+    }
+
+    fn handle_agent_event(&mut self, event: AgentEvent, now: Instant, io: &mut Io<'_, P, R>) {
+        match event {
+            AgentEvent::Nominated {
+                source,
+                destination,
+            } => self.nominate(source, destination, now, io),
+            AgentEvent::Viable => self.disconnected_at = None,
+            AgentEvent::Disconnected => {
+                tracing::debug!(peer = %self.peer, "ICE has no possible pair left");
+                self.disconnected_at.get_or_insert(now);
+            }
+        }
+    }
+
+    fn nominate(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        now: Instant,
+        io: &mut Io<'_, P, R>,
+    ) {
+        let route = match io.relays.owner_of(source) {
+            Some(relay) => Route::Relayed {
+                relay,
+                local: source,
+            },
+            None => Route::Direct { local: source },
+        };
+        let path = Path {
+            route,
+            remote: destination,
+            since: now,
+        };
+        let kind = self.kind_of(&path);
+        match self.state.nominate(path, now) {
+            state::Nomination::Unchanged => {}
+            state::Nomination::First { held } => {
+                tracing::info!(peer = %self.peer, path = %kind, "Path nominated");
+                for datagram in held {
+                    io.send(source, destination, &datagram, now);
+                }
+                self.wireguard.path_ready(now);
+            }
+            state::Nomination::Swapped => {
+                tracing::info!(peer = %self.peer, path = %kind, "Path changed");
+                self.wireguard.path_changed(now);
+            }
+        }
+    }
+
+    /// Moves WireGuard's own datagrams onto the path, and takes note of its events.
+    fn flush(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+        while let Some(event) = self.wireguard.poll_event() {
+            match event {
+                WireGuardEvent::HandshakeCompleted => {
+                    self.first_handshake_at.get_or_insert(now);
+                }
+                WireGuardEvent::Failed(reason) => {
+                    tracing::debug!(peer = %self.peer, %reason, "WireGuard gave up");
+                    self.handshakes_exhausted = true;
+                }
+            }
+        }
+        while let Some(datagram) = self.wireguard.poll_transmit() {
+            let carries_data = datagram.kind == DatagramKind::Data;
+            match &mut self.state {
+                State::Connecting { held, .. } => {
+                    if held.len() < MAX_HELD {
+                        held.push(datagram.bytes.to_vec());
+                    }
+                }
+                State::Connected { path, .. } | State::Idle { path } => {
+                    let sent = io.send(path.route.local(), path.remote, datagram.bytes, now);
+                    self.unsent += u64::from(carries_data && !sent);
+                }
+            }
+        }
+        self.announce(io);
+    }
+
+    fn announce(&mut self, io: &mut Io<'_, P, R>) {
+        let is_up = self.first_handshake_at.is_some() && self.state.path().is_some();
+        if is_up && !std::mem::replace(&mut self.is_announced, true) {
+            io.events.push(Event::ConnectionEstablished(self.peer));
+        }
+    }
+
+    fn failure(&self, now: Instant) -> Option<Failure> {
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
+        if self.handshakes_exhausted {
+            Some(Failure::NoHandshake)
+        } else if is_over(self.state.candidate_deadline()) {
+            Some(Failure::NoCandidates)
+        } else if is_over(self.give_up_at()) {
+            Some(Failure::IceDisconnected)
+        } else {
+            None
+        }
+    }
+
+    fn give_up_at(&self) -> Option<Instant> {
+        self.disconnected_at.map(|at| at + DISCONNECT_GRACE)
+    }
+
+    /// When checks slow down: only a link that ICE considers connected may, because a sleeping one notices nothing.
+    fn idle_at(&self) -> Option<Instant> {
+        let State::Connected { last_activity, .. } = &self.state else {
+            return None;
+        };
+        self.agent
+            .is_connected()
+            .then_some(*last_activity + IDLE_AFTER)
+    }
+
+    fn fall_asleep(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+        if self.state.fall_asleep() {
+            tracing::debug!(peer = %self.peer, "Connection is idle");
+            self.agent.set_timing(Timing::idle(self.role));
+            self.settle(now, io);
+        }
+    }
+
+    /// Notes activity. Returns whether the connection was idle; the caller then settles it.
+    #[inline]
+    pub(crate) fn wake(&mut self, now: Instant) -> bool {
+        let woke = self.state.wake(now);
+        if woke {
+            tracing::debug!(peer = %self.peer, "Connection is active again");
+            self.agent.set_timing(Timing::active(self.role));
+        }
+        woke
+    }
+}
+
+impl<P: Id, R: Id> Connection<P, R> {
+    pub(crate) fn peer(&self) -> P {
+        self.peer
+    }
+
+    pub(crate) fn relay(&self) -> R {
+        self.relay
+    }
+
+    pub(crate) fn remote_key(&self) -> PublicKey {
+        self.remote_key
+    }
+
+    pub(crate) fn local(&self) -> &IceCredentials {
+        &self.local
+    }
+
+    pub(crate) fn remote(&self) -> &IceCredentials {
+        &self.remote
+    }
+
+    pub(crate) fn indices(&self) -> [PeerIndex; 2] {
+        self.wireguard.indices()
+    }
+
+    pub(crate) fn state(&self) -> ConnectionState {
+        match self.state {
+            State::Connecting { .. } => ConnectionState::Connecting,
+            State::Connected { .. } => ConnectionState::Connected,
+            State::Idle { .. } => ConnectionState::Idle,
+        }
+    }
+
+    pub(crate) fn path_info(&self) -> Option<PathInfo<R>> {
+        let path = self.state.path()?;
+        let relay = match path.route {
+            Route::Direct { .. } => None,
+            Route::Relayed { relay, .. } => Some(relay),
+        };
+        Some(PathInfo {
+            kind: self.kind_of(path),
+            local: path.route.local(),
+            remote: path.remote,
+            relay,
+            since: path.since,
+            established: self.first_handshake_at,
+        })
+    }
+
+    fn kind_of(&self, path: &Path<R>) -> PathKind {
+        let local_relayed = matches!(path.route, Route::Relayed { .. });
+        PathKind::new(local_relayed, self.agent.is_remote_relayed(path.remote))
+    }
+
+    /// WireGuard's counters.
+    pub(crate) fn wireguard_stats(&self) -> connlib_wireguard::Stats {
+        self.wireguard.stats()
+    }
+
+    /// Packets that were sealed or taken but could not be put onto a path.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.unsent
+    }
+}
+
+impl<P, R: Id> Io<'_, P, R> {
+    /// Queues one datagram from `source`: a socket of ours, or our address on a relay. Returns whether it could be sent.
+    pub(crate) fn send(
+        &mut self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+    ) -> bool {
+        let transmit = match self.relays.owner_of(source) {
+            Some(relay) => self.relays.wrap(relay, destination, payload, now),
+            None => Some(Transmit {
+                src: Some(source),
+                dst: destination,
+                payload: payload.to_vec(),
+                ecn: Ecn::NotEct,
+            }),
+        };
+        // A channel that `wrap` has just asked for must be bound before it is used.
+        self.relays.drain_transmits(self.transmits);
+        let sent = transmit.is_some();
+        self.transmits.extend(transmit);
+        sent
+    }
+}

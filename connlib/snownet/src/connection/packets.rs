@@ -1,0 +1,206 @@
+//! The packet path of a connection: nothing here allocates, logs or looks at a clock while packets flow.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use connlib_wireguard::{OpenError, Opened, SealSink, Sealed};
+use ip_packet::{Ecn, IpPacket, PacketBatch, Single};
+
+use super::{ChannelSink, Connection, DirectSink, Io, Route, State};
+use crate::{Id, DatagramSink, Encapsulated, Role};
+
+impl<P, R> Connection<P, R>
+where
+    P: Id,
+    R: Id,
+{
+    /// Seals every packet of `batch` onto the path. The path is looked up once.
+    pub(crate) fn encapsulate(
+        &mut self,
+        batch: &mut impl PacketBatch,
+        ecn: Ecn,
+        now: Instant,
+        io: &mut Io<'_, P, R>,
+        sink: &mut impl DatagramSink,
+    ) -> Encapsulated {
+        let woke = self.wake(now);
+        let result = match &self.state {
+            State::Connecting { .. } => self.encapsulate_early(batch, now),
+            State::Connected { path, .. } | State::Idle { path } => {
+                let (route, remote) = (path.route, path.remote);
+                match route {
+                    Route::Direct { local } => self.encapsulate_direct(batch, ecn, now, sink, local, remote),
+                    Route::Relayed { relay, .. } => {
+                        self.encapsulate_relayed(batch, ecn, now, io, sink, relay, remote)
+                    }
+                }
+            }
+        };
+        if woke {
+            self.settle(now, io);
+        } else {
+            self.flush(now, io);
+        }
+        result
+    }
+
+    /// Opens a WireGuard datagram that was found to be for this connection.
+    pub(crate) fn open(
+        &mut self,
+        datagram: &[u8],
+        from: IpAddr,
+        now: Instant,
+        out: &mut [u8],
+        io: &mut Io<'_, P, R>,
+    ) -> Result<Opened, OpenError> {
+        let opened = self.wireguard.open(datagram, from, now, out)?;
+        let woke = matches!(opened, Opened::Packet { .. }) && self.wake(now);
+        if woke {
+            self.settle(now, io);
+        } else {
+            self.flush(now, io);
+        }
+        Ok(opened)
+    }
+
+    /// Takes a STUN message. Returns whether it was authentic.
+    pub(crate) fn handle_stun(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        io: &mut Io<'_, P, R>,
+    ) -> bool {
+        let taken = self.agent.handle_stun(local, from, datagram, now);
+        if taken {
+            self.settle(now, io);
+        }
+        taken
+    }
+
+    /// Seals one last packet, if there is a path and a session.
+    pub(crate) fn say_goodbye(&mut self, packet: &IpPacket, now: Instant, io: &mut Io<'_, P, R>) {
+        let Some(path) = self.state.path() else {
+            return;
+        };
+        if !self.wireguard.is_usable(now) {
+            return;
+        }
+        let (local, remote) = (path.route.local(), path.remote);
+        let mut sink = OneDatagram::default();
+        let _ = self
+            .wireguard
+            .seal(&mut Single::from(packet), now, &mut sink);
+        if sink.len > 0 {
+            io.send(local, remote, &sink.bytes[..sink.len], now);
+        }
+    }
+
+    /// Before the first nomination a client keeps packets; a gateway must not, since only the client may start a session.
+    fn encapsulate_early(&mut self, batch: &mut impl PacketBatch, now: Instant) -> Encapsulated {
+        match self.role {
+            Role::Client => self.wireguard.seal(batch, now, &mut Nowhere).into(),
+            Role::Gateway => self.drop_batch(batch),
+        }
+    }
+
+    #[inline]
+    fn encapsulate_direct(
+        &mut self,
+        batch: &mut impl PacketBatch,
+        ecn: Ecn,
+        now: Instant,
+        sink: &mut impl DatagramSink,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Encapsulated {
+        let mut sink = DirectSink {
+            sink,
+            local,
+            remote,
+            ecn,
+        };
+        self.wireguard.seal(batch, now, &mut sink).into()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call of the packet path")]
+    #[inline]
+    fn encapsulate_relayed(
+        &mut self,
+        batch: &mut impl PacketBatch,
+        ecn: Ecn,
+        now: Instant,
+        io: &mut Io<'_, P, R>,
+        sink: &mut impl DatagramSink,
+        relay: R,
+        remote: SocketAddr,
+    ) -> Encapsulated {
+        let Some((server, channel)) = io.relays.channel(relay, remote, now) else {
+            // These packets would overtake the request for the channel, so they are lost; the next ones are not.
+            io.relays.bind_channel(relay, remote, now);
+            io.relays.drain_transmits(io.transmits);
+            return self.drop_batch(batch);
+        };
+        let mut sink = ChannelSink {
+            sink,
+            server,
+            channel,
+            ecn,
+            reserved: 0,
+        };
+        self.wireguard.seal(batch, now, &mut sink).into()
+    }
+
+    fn drop_batch(&mut self, batch: &mut impl PacketBatch) -> Encapsulated {
+        let mut dropped = 0;
+        while batch.next_packet().is_some() {
+            dropped += 1;
+        }
+        self.unsent += dropped as u64;
+        Encapsulated {
+            dropped,
+            ..Encapsulated::default()
+        }
+    }
+}
+
+impl From<Sealed> for Encapsulated {
+    fn from(sealed: Sealed) -> Self {
+        Self {
+            sent: sealed.sent,
+            buffered: sealed.buffered,
+            dropped: sealed.dropped,
+        }
+    }
+}
+
+/// Sink of a peer that cannot have a session yet.
+struct Nowhere;
+
+impl SealSink for Nowhere {
+    fn reserve(&mut self, _len: usize) -> &mut [u8] {
+        debug_assert!(false, "nothing can be sealed before the first handshake");
+        &mut []
+    }
+
+    fn commit(&mut self, _len: usize) {}
+}
+
+/// Sink for one control packet.
+#[derive(Default)]
+struct OneDatagram {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl SealSink for OneDatagram {
+    fn reserve(&mut self, len: usize) -> &mut [u8] {
+        self.bytes.resize(len, 0);
+        &mut self.bytes
+    }
+
+    fn commit(&mut self, len: usize) {
+        self.len = len;
+    }
+}

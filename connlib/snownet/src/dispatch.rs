@@ -1,0 +1,235 @@
+//! What an inbound datagram is, and whose.
+//!
+//! Three stages, each with an explicit outcome:
+//!
+//! 1. **Relay**: datagrams whose first byte is that of STUN or channel data, from the socket of a relay. The bytes alone prove
+//!    nothing, since ciphertext can start with anything, and a peer's NAT may own any port; the sender's address decides.
+//! 2. **ICE**: STUN messages, found by user name (requests) or transaction id (answers). Never tried against all agents.
+//! 3. **WireGuard**: by receiver index, or by static key for an initiation. Never by source address: two clients behind one NAT
+//!    can use the same source port within seconds.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use connlib_stun::attribute::USERNAME;
+use connlib_stun::{ChannelRange, Class, Envelope, Method, PacketKind};
+use connlib_wireguard::{Inbound, LimitError, OpenError, Opened};
+
+use crate::connection::Io;
+use crate::relays::Sender;
+use crate::schedule::Slot;
+use crate::{Id, DecapsulateError, Decapsulated, MAX_DATAGRAM_SIZE, Node};
+
+/// Where a datagram came in: a socket of ours, or our address on a relay.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    local: SocketAddr,
+    from: SocketAddr,
+}
+
+/// What a stage made of a datagram.
+enum Stage<T> {
+    Done(T),
+    Continue,
+}
+
+impl<P, R> Node<P, R>
+where
+    P: Id,
+    R: Id,
+{
+    #[inline]
+    pub(crate) fn dispatch(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut [u8],
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
+        if datagram.len() > MAX_DATAGRAM_SIZE || datagram.len() > out.len() {
+            return Err(DecapsulateError::TooLarge);
+        }
+        let arrival = Arrival { local, from };
+        match connlib_stun::classify(datagram, ChannelRange::Strict) {
+            PacketKind::Stun => match self.relay_stun(arrival, datagram, now) {
+                Stage::Done(()) => Ok(Decapsulated::Consumed),
+                Stage::Continue => self.peer_datagram(arrival, datagram, now, out),
+            },
+            PacketKind::ChannelData => self.channel_data(arrival, datagram, now, out),
+            PacketKind::Other => self.wireguard(arrival, datagram, now, out),
+        }
+    }
+
+    /// Stage 1 for STUN.
+    fn relay_stun(&mut self, arrival: Arrival, datagram: &[u8], now: Instant) -> Stage<()> {
+        let sender = self.relays.classify(arrival.from);
+        if sender == Sender::Unknown || Envelope::parse(datagram).is_err() {
+            return Stage::Continue;
+        }
+        if sender == Sender::FormerRelay {
+            return Stage::Done(());
+        }
+        if self
+            .relays
+            .handle_stun(arrival.local, arrival.from, datagram, now)
+        {
+            self.relay_changes(now);
+        } else {
+            tracing::debug!(from = %arrival.from, "Relay answers a request that we do not know");
+        }
+        Stage::Done(())
+    }
+
+    /// Stage 1 for channel data: what is inside goes on as if it had arrived on our address on the relay.
+    #[inline]
+    fn channel_data(
+        &mut self,
+        arrival: Arrival,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut [u8],
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
+        match self.relays.classify(arrival.from) {
+            Sender::Relay => {}
+            Sender::FormerRelay => return Ok(Decapsulated::Consumed),
+            Sender::Unknown => return Err(DecapsulateError::NotRecognised),
+        }
+        let Some(unwrapped) = self.relays.unwrap(arrival.from, datagram, now) else {
+            return Err(DecapsulateError::NotRecognised);
+        };
+        let inner = Arrival {
+            local: unwrapped.local,
+            from: unwrapped.peer,
+        };
+        self.peer_datagram(inner, &datagram[unwrapped.payload], now, out)
+    }
+
+    /// Stages 2 and 3.
+    #[inline]
+    fn peer_datagram(
+        &mut self,
+        arrival: Arrival,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut [u8],
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
+        if let PacketKind::Stun = connlib_stun::classify(datagram, ChannelRange::Strict) {
+            if let Ok(message) = Envelope::parse(datagram) {
+                return self.ice(arrival, &message, datagram, now);
+            }
+        }
+        self.wireguard(arrival, datagram, now, out)
+    }
+
+    /// Stage 2.
+    fn ice(
+        &mut self,
+        arrival: Arrival,
+        message: &Envelope<'_>,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
+        let slot = self
+            .agent_of(message)
+            .ok_or(DecapsulateError::UnknownStun)?;
+        let taken = self.with_slot(slot, |c, io| {
+            c.handle_stun(arrival.local, arrival.from, datagram, now, io)
+        });
+        match taken {
+            Some(true) => Ok(Decapsulated::Consumed),
+            Some(false) | None => Err(DecapsulateError::UnknownStun),
+        }
+    }
+
+    fn agent_of(&self, message: &Envelope<'_>) -> Option<Slot> {
+        if message.method() != Method::Binding {
+            return None;
+        }
+        match message.class() {
+            Class::Request => {
+                let username = std::str::from_utf8(message.attribute(USERNAME)?).ok()?;
+                self.table.slot_by_username(username)
+            }
+            Class::Success | Class::Error => {
+                let id = message.transaction_id();
+                let peer = self.requests.sender(id.as_bytes())?;
+                self.table.slot(peer)
+            }
+            Class::Indication => None,
+        }
+    }
+
+    /// Stage 3.
+    #[inline]
+    fn wireguard(
+        &mut self,
+        arrival: Arrival,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut [u8],
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
+        let inbound = connlib_wireguard::classify(datagram)
+            .map_err(|_| DecapsulateError::NotRecognised)?;
+        if let Inbound::Init | Inbound::Response { .. } = inbound {
+            self.admit_handshake(arrival, datagram, now)?;
+        }
+        let slot = match inbound.peer_index() {
+            Some(index) => self.table.slot_by_index(index.get()),
+            None => connlib_wireguard::parse_init(&self.private, datagram)
+                .ok()
+                .and_then(|key| self.table.slot_by_key(key)),
+        };
+        let slot = slot.ok_or(DecapsulateError::UnknownPeer)?;
+        let opened = self.with_slot(slot, |connection, io| {
+            let from = arrival.from.ip();
+            (
+                connection.peer(),
+                connection.open(datagram, from, now, out, io),
+            )
+        });
+        let (peer, opened) = opened.ok_or(DecapsulateError::UnknownPeer)?;
+        match opened {
+            Ok(Opened::Packet { len }) => Ok(Decapsulated::Packet { peer, len }),
+            Ok(Opened::Keepalive | Opened::Handshake) => Ok(Decapsulated::Consumed),
+            Err(error) => Err(rejection(error)),
+        }
+    }
+
+    /// Lets a handshake message through, or sends a cookie back the way it came.
+    fn admit_handshake(
+        &mut self,
+        arrival: Arrival,
+        datagram: &[u8],
+        now: Instant,
+    ) -> Result<(), DecapsulateError> {
+        let Err(refusal) = self.limiter.check(datagram, arrival.from.ip(), now) else {
+            return Ok(());
+        };
+        if let LimitError::UnderLoad(cookie) = refusal {
+            self.totals.cookies_sent += 1;
+            let mut io = Io {
+                relays: &mut self.relays,
+                requests: &mut self.requests,
+                transmits: &mut self.transmits,
+                events: &mut self.events,
+            };
+            io.send(arrival.local, arrival.from, &cookie.0, now);
+        }
+        Err(DecapsulateError::Rejected)
+    }
+}
+
+fn rejection(error: OpenError) -> DecapsulateError {
+    match error {
+        OpenError::TooLarge => DecapsulateError::TooLarge,
+        OpenError::Malformed
+        | OpenError::UnknownIndex
+        | OpenError::Expired
+        | OpenError::CounterExhausted
+        | OpenError::Undecryptable
+        | OpenError::Replayed
+        | OpenError::NotIp
+        | OpenError::Refused => DecapsulateError::Rejected,
+    }
+}
