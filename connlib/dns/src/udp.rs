@@ -1,0 +1,5 @@
+//! DNS over UDP in user space.
+
+mod client;
+
+pub use client::Client;
