@@ -1,0 +1,24 @@
+//! The gateway's half of the tunnel: who may reach what, name resolution on behalf of clients, and the NAT between proxy
+//! addresses and the real ones (tunnel spec §5).
+//!
+//! [`Gateway`] composes the connections ([`connlib_snownet::Node`]), one [`peer::ClientPeer`] per client, and the
+//! look-ups in flight. A client's state outlives its connection and ends with its last authorization.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `from_client`, `to_client` | the order of decisions for a packet in each direction |
+//! | `peer` | all state of one client |
+//! | `access`, `networks`, `rules` | authorizations and the filter engine |
+//! | `nat` | proxy address map and session table |
+//! | `names` | control packets and look-ups |
+
+mod access;
+mod api;
+mod networks;
+mod rules;
+mod state;
+
+pub use api::{
+    AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, ResolveId, TunAddresses,
+};
+pub use state::Gateway;

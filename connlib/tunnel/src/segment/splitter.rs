@@ -1,0 +1,330 @@
+//! Segmentation: a super-packet becomes packets, each with its own header in front of its payload.
+//!
+//! The payload stays where the TUN device wrote it. Segment *n*'s header is written over the bytes directly in front of
+//! its payload, which are the end of segment *n − 1* and were sealed when that was handed out. Checksums are the sum of
+//! the constant header fields, taken once, plus what differs, plus the payload.
+
+use ip_packet::checksum::{Sum, udp_nonzero};
+use ip_packet::{
+    IpVersion, Layout, MAX_IP_SIZE, PacketBatch, PacketMut, PacketRef, ParseError, Transport,
+};
+
+use super::headers::{
+    CWR, FIN, PSH, TCP_FLAGS, TransportKind, clamp_length, pseudo_header, read_u16, read_u32,
+    write_u16, write_u32,
+};
+use super::{ChecksumState, GsoKind, TunPacket};
+
+/// Longest header of a super-packet (bytes): 60 for TCP, 40 for IPv6, the rest for IPv6 extension headers.
+const MAX_HEADER_LEN: usize = 256;
+
+/// Most segments of a super-packet: 64 KB at the smallest payload that Linux's TCP sends in one (48 − 12 bytes).
+const MAX_SEGMENTS: usize = 1_821;
+
+/// Why a packet from the TUN device cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// It is no valid IP packet, or one above 1280 bytes that must not be segmented.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+    /// It is to be segmented by a protocol that it does not carry.
+    #[error("super-packet does not carry the protocol of its segmentation")]
+    WrongProtocol,
+    /// Its segments would exceed the tunnel's packet size.
+    #[error("segments of {0} bytes exceed the tunnel's packet size")]
+    SegmentTooLarge(usize),
+    /// The segment size is zero or absurdly small.
+    #[error("super-packet has too many segments")]
+    TooManySegments,
+    /// More headers than any sender uses.
+    #[error("headers of {0} bytes are too long for segmentation")]
+    HeaderTooLong(usize),
+    /// The missing checksum is said to lie outside of the packet.
+    #[error("checksum field lies outside of the packet")]
+    ChecksumOutside,
+}
+
+/// The packets of one super-packet.
+///
+/// First look at the headers through [`packet`](Self::packet) and translate them through
+/// [`packet_mut`](Self::packet_mut), then iterate with [`PacketBatch::next_packet`]: every segment inherits them.
+#[derive(Debug)]
+pub struct Splitter<'a> {
+    buf: &'a mut [u8],
+    layout: Layout,
+    state: State,
+}
+
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one exists per call on the stack; a box would allocate per super-packet"
+)]
+enum State {
+    /// One packet that leaves as it is.
+    Whole,
+    /// No segment has left yet.
+    Uncut { kind: TransportKind, size: usize },
+    /// `next` segments have left.
+    Cutting { template: Template, next: usize },
+    Done,
+}
+
+impl<'a> Splitter<'a> {
+    /// Validates the packet and completes its checksum if it is not to be segmented.
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError`]; the packet cannot be sent and is dropped by the caller.
+    pub fn new(packet: TunPacket<'a>) -> Result<Self, SplitError> {
+        let TunPacket { buf, gso } = packet;
+        let (kind, wanted) = match gso.kind {
+            GsoKind::None => return Self::whole(buf, gso.checksum),
+            GsoKind::Tcp => (TransportKind::Tcp, Transport::Tcp),
+            GsoKind::Udp => (TransportKind::Udp, Transport::Udp),
+        };
+        let layout = PacketRef::parse_super(buf)?.layout();
+        if layout.transport() != wanted {
+            return Err(SplitError::WrongProtocol);
+        }
+        let size = usize::from(gso.segment_size);
+        check_sizes(layout.payload_offset(), buf.len(), size)?;
+        Ok(Self {
+            buf,
+            layout,
+            state: State::Uncut { kind, size },
+        })
+    }
+
+    fn whole(buf: &'a mut [u8], checksum: ChecksumState) -> Result<Self, SplitError> {
+        let layout = PacketRef::parse(buf)?.layout();
+        if let ChecksumState::Partial { start, offset } = checksum {
+            complete_checksum(buf, layout, usize::from(start), usize::from(offset))?;
+        }
+        Ok(Self {
+            buf,
+            layout,
+            state: State::Whole,
+        })
+    }
+
+    /// The super-packet; all segments share its addresses, ports and flags.
+    pub fn packet(&self) -> PacketRef<'_> {
+        PacketRef::with_layout(self.buf, self.layout)
+    }
+
+    /// The super-packet's headers, for translation before the first segment is taken.
+    pub fn packet_mut(&mut self) -> PacketMut<'_> {
+        PacketMut::with_layout(self.buf, self.layout)
+    }
+
+    /// Number of packets that the super-packet becomes.
+    pub fn segments(&self) -> usize {
+        match self.state {
+            State::Uncut { size, .. } => segments(self.layout.payload_offset(), self.buf.len(), size),
+            State::Whole | State::Cutting { .. } | State::Done => 1,
+        }
+    }
+}
+
+impl PacketBatch for Splitter<'_> {
+    fn next_packet(&mut self) -> Option<&[u8]> {
+        match self.state {
+            State::Done => return None,
+            State::Whole => {
+                self.state = State::Done;
+                return Some(self.buf);
+            }
+            State::Uncut { kind, size } => {
+                let template = Template::new(self.buf, self.layout, kind, size);
+                self.state = State::Cutting { template, next: 0 };
+            }
+            State::Cutting { .. } => {}
+        }
+        let State::Cutting { template, next } = &mut self.state else {
+            return None;
+        };
+        let range = template.segment(*next, self.buf.len())?;
+        let packet = &mut self.buf[range.start..range.end];
+        template.write(packet, *next, range.is_last);
+        *next += 1;
+        Some(packet)
+    }
+}
+
+fn check_sizes(header_len: usize, len: usize, size: usize) -> Result<(), SplitError> {
+    if header_len > MAX_HEADER_LEN {
+        return Err(SplitError::HeaderTooLong(header_len));
+    }
+    let largest = header_len + size.min(len - header_len);
+    if largest > MAX_IP_SIZE {
+        return Err(SplitError::SegmentTooLarge(largest));
+    }
+    if size == 0 || segments(header_len, len, size) > MAX_SEGMENTS {
+        return Err(SplitError::TooManySegments);
+    }
+    Ok(())
+}
+
+/// A super-packet without payload is one segment.
+fn segments(header_len: usize, len: usize, size: usize) -> usize {
+    (len - header_len).div_ceil(size).max(1)
+}
+
+/// Adds what a partially offloaded checksum lacks: the sum over everything from `start`, where the field itself holds
+/// the sum of the pseudo-header.
+fn complete_checksum(
+    buf: &mut [u8],
+    layout: Layout,
+    start: usize,
+    offset: usize,
+) -> Result<(), SplitError> {
+    let field = start + offset;
+    if start < layout.transport_offset() || field + 2 > buf.len() {
+        return Err(SplitError::ChecksumOutside);
+    }
+    let checksum = Sum::new().add_bytes(&buf[start..]).finish();
+    let checksum = match layout.transport() {
+        Transport::Udp => udp_nonzero(checksum),
+        Transport::Tcp | Transport::Icmpv4 | Transport::Icmpv6 | Transport::Other => checksum,
+    };
+    write_u16(buf, field, checksum);
+    Ok(())
+}
+
+/// The header of a super-packet, and the sums of those of its fields that all segments share.
+#[derive(Debug)]
+struct Template {
+    header: [u8; MAX_HEADER_LEN],
+    header_len: usize,
+    ip_len: usize,
+    kind: TransportKind,
+    version: IpVersion,
+    size: usize,
+    ip_sum: Sum,
+    transport_sum: Sum,
+}
+
+/// Where a segment lies in the super-packet's buffer, header included.
+struct SegmentRange {
+    start: usize,
+    end: usize,
+    is_last: bool,
+}
+
+impl Template {
+    fn new(packet: &[u8], layout: Layout, kind: TransportKind, size: usize) -> Self {
+        let (header_len, ip_len) = (layout.payload_offset(), layout.transport_offset());
+        let mut header = [0; MAX_HEADER_LEN];
+        header[..header_len].copy_from_slice(&packet[..header_len]);
+        Self {
+            header,
+            header_len,
+            ip_len,
+            kind,
+            version: layout.version(),
+            size,
+            ip_sum: constant_ip_sum(&header[..ip_len]),
+            transport_sum: constant_transport_sum(&header[..header_len], ip_len, kind),
+        }
+    }
+
+    fn segment(&self, index: usize, len: usize) -> Option<SegmentRange> {
+        let start = index * self.size;
+        if index > 0 && start + self.header_len >= len {
+            return None;
+        }
+        let end = (start + self.header_len + self.size).min(len);
+        Some(SegmentRange {
+            start,
+            end,
+            is_last: end == len,
+        })
+    }
+
+    fn write(&self, packet: &mut [u8], index: usize, is_last: bool) {
+        packet[..self.header_len].copy_from_slice(&self.header[..self.header_len]);
+        self.write_ip_header(packet, index);
+        let (_, transport) = packet.split_at_mut(self.ip_len);
+        match self.kind {
+            TransportKind::Tcp => self.write_tcp_header(transport, index, is_last),
+            TransportKind::Udp => self.write_udp_header(transport),
+        }
+    }
+
+    fn write_ip_header(&self, packet: &mut [u8], index: usize) {
+        let len = clamp_length(packet.len());
+        match self.version {
+            IpVersion::V4 => {
+                // At most `MAX_SEGMENTS`.
+                let id = read_u16(&self.header, 4).wrapping_add(index as u16);
+                write_u16(packet, 2, len);
+                write_u16(packet, 4, id);
+                write_u16(packet, 10, self.ip_sum.add_u16(len).add_u16(id).finish());
+            }
+            IpVersion::V6 => write_u16(packet, 4, len - 40),
+        }
+    }
+
+    fn write_tcp_header(&self, tcp: &mut [u8], index: usize, is_last: bool) {
+        let tcp_len = self.header_len - self.ip_len;
+        // Less than 64 KB.
+        let sequence = read_u32(&self.header, self.ip_len + 4).wrapping_add((index * self.size) as u32);
+        let mut flags = self.header[self.ip_len + TCP_FLAGS];
+        if !is_last {
+            flags &= !(FIN | PSH);
+        }
+        if index > 0 {
+            flags &= !CWR;
+        }
+        write_u32(tcp, 4, sequence);
+        tcp[TCP_FLAGS] = flags;
+        let checksum = self
+            .transport_sum
+            .add_u16(clamp_length(tcp.len()))
+            .add_u16((sequence >> 16) as u16)
+            .add_u16(sequence as u16)
+            .add_u16(u16::from(flags))
+            .add_bytes(&tcp[tcp_len..])
+            .finish();
+        write_u16(tcp, 16, checksum);
+    }
+
+    fn write_udp_header(&self, udp: &mut [u8]) {
+        let len = clamp_length(udp.len());
+        write_u16(udp, 4, len);
+        // Once in the pseudo-header, once in the header.
+        let checksum = self
+            .transport_sum
+            .add_u16(len)
+            .add_u16(len)
+            .add_bytes(&udp[8..])
+            .finish();
+        write_u16(udp, 6, udp_nonzero(checksum));
+    }
+}
+
+/// Sum of an IPv4 header without length, identification and checksum; nothing for IPv6.
+fn constant_ip_sum(header: &[u8]) -> Sum {
+    if header[0] >> 4 != 4 {
+        return Sum::new();
+    }
+    Sum::new()
+        .add_bytes(&header[..2])
+        .add_bytes(&header[6..10])
+        .add_bytes(&header[12..])
+}
+
+/// Sum of pseudo-header and transport header without lengths, checksum, and TCP's sequence number and flags.
+fn constant_transport_sum(header: &[u8], ip_len: usize, kind: TransportKind) -> Sum {
+    let transport = &header[ip_len..];
+    let sum = pseudo_header(header, kind, 0).add_bytes(&transport[..4]);
+    match kind {
+        TransportKind::Udp => sum,
+        TransportKind::Tcp => sum
+            .add_bytes(&transport[8..12])
+            .add_bytes(&[transport[12], 0])
+            .add_bytes(&transport[14..16])
+            .add_bytes(&transport[18..]),
+    }
+}
