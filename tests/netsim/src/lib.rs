@@ -31,6 +31,7 @@
 //!
 //! Equal seeds and inputs give equal outputs.
 #![deny(missing_docs)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests own the clock"))]
 
 mod edge;
 mod link;

@@ -1,0 +1,21 @@
+//! Which netlink errors are none (codes are negative).
+
+use rtnetlink::Error;
+
+/// Whether the kernel answered with one of these error numbers.
+pub(super) fn is_code(error: &Error, codes: &[i32]) -> bool {
+    match error {
+        Error::NetlinkError(message) => codes.contains(&-message.raw_code()),
+        _ => false,
+    }
+}
+
+/// Errors of adding something that exists, or of a family that the kernel lacks.
+pub(super) const ADD_IGNORED: [i32; 3] = [libc::EEXIST, libc::EOPNOTSUPP, libc::EAFNOSUPPORT];
+/// Errors of removing what is gone.
+pub(super) const REMOVE_IGNORED: [i32; 4] = [
+    libc::ENOENT,
+    libc::ESRCH,
+    libc::EOPNOTSUPP,
+    libc::EADDRNOTAVAIL,
+];
