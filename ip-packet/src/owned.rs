@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn reused_buffers_do_not_leak_into_the_next_packet() {
         drop(packet());
-        let short = IpPacket::from_slice(&packet().as_slice()[..]).unwrap();
+        let short = IpPacket::from_slice(packet().as_slice()).unwrap();
         assert_eq!(short.as_slice().len(), 32);
         assert!(IpPacket::from_fn(1281, |_| ()).is_err());
     }

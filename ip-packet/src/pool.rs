@@ -63,6 +63,10 @@ mod tests {
     }
 
     #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "what is tested is that threads do not matter"
+    )]
     fn buffers_may_be_dropped_on_another_thread() {
         let buffer = PooledBuffer::take();
         std::thread::spawn(move || drop(buffer))
