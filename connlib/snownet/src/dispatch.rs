@@ -99,10 +99,10 @@ where
             return Err(DecapsulateError::NotRecognised);
         };
         let inner = Arrival {
-            local: unwrapped.local,
+            local: unwrapped.relayed,
             from: unwrapped.peer,
         };
-        self.peer_datagram(inner, &datagram[unwrapped.payload], now, out)
+        self.peer_datagram(inner, unwrapped.payload, now, out)
     }
 
     /// Stages 2 and 3.

@@ -265,8 +265,8 @@ where
         if !self.events.is_empty() {
             return Some((self.now, "queued event"));
         }
-        let relays = self.relays.poll_timeout().map(|at| (at, "relay"));
         let connections = self.table.poll_timeout();
+        let relays = self.relays.poll_timeout();
         relays
             .into_iter()
             .chain(connections)
@@ -380,7 +380,7 @@ where
                             connection.add_local_candidate(candidate, now, io);
                         }
                     }
-                    RelayEvent::Invalid { candidate, .. } => {
+                    RelayEvent::Invalid { candidate } => {
                         connection.remove_local_candidate(candidate, now, io);
                     }
                 });

@@ -11,16 +11,16 @@ pub(crate) use servers::Sender;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::time::Instant;
 
 use connlib_stun::ChannelNumber;
+use connlib_turn_client::{Event as TurnEvent, Unwrapped};
 use is::{Candidate, CandidateKind};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::{Id, RelayConfig, Transmit};
-use allocation::{Allocation, AllocationEvent};
+use allocation::Allocation;
 use servers::Servers;
 
 /// Something that connections must know about a relay.
@@ -29,18 +29,7 @@ pub(crate) enum RelayEvent<R> {
     /// An address of ours has become known.
     New { relay: R, candidate: Candidate },
     /// An address of ours on this relay is gone.
-    Invalid { relay: R, candidate: Candidate },
-}
-
-/// Payload of a channel-data message, and which way it came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unwrapped {
-    /// The sender as the relay saw it.
-    pub(crate) peer: SocketAddr,
-    /// Our address on the relay to which it was sent.
-    pub(crate) local: SocketAddr,
-    /// Where the payload is within the datagram.
-    pub(crate) payload: Range<usize>,
+    Invalid { candidate: Candidate },
 }
 
 /// All relays of the node.
@@ -101,7 +90,7 @@ impl<R: Id> Relays<R> {
                     .iter()
                     .any(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind());
                 if !is_known && (is_ours || candidate.kind() != CandidateKind::Relayed) {
-                    candidates.push(candidate);
+                    candidates.push(candidate.clone());
                 }
             }
         }
@@ -150,19 +139,19 @@ impl<R: Id> Relays<R> {
 
     /// Reads a channel-data message from a relay's socket.
     #[inline]
-    pub(crate) fn unwrap(
+    pub(crate) fn unwrap<'a>(
         &mut self,
         from: SocketAddr,
-        datagram: &[u8],
+        datagram: &'a [u8],
         now: Instant,
-    ) -> Option<Unwrapped> {
+    ) -> Option<Unwrapped<'a>> {
         let allocations = &mut self.allocations;
         self.servers
             .at(from)
             .find_map(|relay| allocations.get_mut(&relay)?.decapsulate(from, datagram, now))
     }
 
-    /// The channel through `relay` to `peer`, and the relay's socket. Counts as use of the channel.
+    /// The channel through `relay` to `peer`, and the relay's socket. Counts as use of the channel; asks for one if there is none.
     #[inline]
     pub(crate) fn channel(
         &mut self,
@@ -189,10 +178,10 @@ impl<R: Id> Relays<R> {
         now: Instant,
     ) -> Option<Transmit> {
         let allocation = self.allocations.get_mut(&relay)?;
-        if allocation.channel(peer, now).is_none() {
-            allocation.bind_channel(peer, now);
-        }
-        let (server, channel) = allocation.channel(peer, now)?;
+        // A channel that was just asked for can be used behind the request.
+        let (server, channel) = allocation
+            .channel(peer, now)
+            .or_else(|| allocation.channel(peer, now))?;
         Some(allocation::channel_data(server, channel, payload))
     }
 
@@ -218,7 +207,7 @@ impl<R: Id> Relays<R> {
     /// Starts every allocation over with the same credentials. Addresses of ours are gone without event.
     pub(crate) fn reset(&mut self, now: Instant) {
         for allocation in self.allocations.values_mut() {
-            allocation.reset(now);
+            allocation.restart(now);
         }
         self.collect_events();
         self.events.clear();
@@ -239,7 +228,7 @@ impl<R: Id> Relays<R> {
         let dead: Vec<_> = self
             .allocations
             .values()
-            .filter_map(|a| Some((a.id(), a.death()?)))
+            .filter_map(|a| Some((a.id(), a.free_reason()?)))
             .collect();
         for (relay, reason) in &dead {
             tracing::info!(%relay, %reason, "Relay is unusable");
@@ -248,11 +237,11 @@ impl<R: Id> Relays<R> {
         !dead.is_empty()
     }
 
-    pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
         self.allocations
-            .values_mut()
+            .values()
             .filter_map(Allocation::poll_timeout)
-            .min()
+            .min_by_key(|(at, _)| *at)
     }
 
     pub(crate) fn poll_event(&mut self) -> Option<RelayEvent<R>> {
@@ -278,10 +267,10 @@ impl<R: Id> Relays<R> {
             self.drop_relay(config.id);
         }
         let Some(allocation) = Allocation::new(config.clone(), self.rng.random(), now) else {
-            tracing::warn!(relay = %config.id, "Relay without address or with unusable credentials");
+            tracing::warn!(relay = %config.id, "Relay has no address");
             return;
         };
-        self.servers.insert(config.id, allocation::sockets(config));
+        self.servers.insert(config.id, allocation.sockets());
         self.allocations.insert(config.id, allocation);
     }
 
@@ -291,12 +280,9 @@ impl<R: Id> Relays<R> {
         };
         self.servers.retire(relay);
         self.relayed.retain(|(_, owner)| *owner != relay);
-        let lost = allocation
-            .candidates()
-            .into_iter()
-            .filter(|c| c.kind() == CandidateKind::Relayed);
+        let lost = allocation.relayed_candidates().cloned();
         self.events
-            .extend(lost.map(|candidate| RelayEvent::Invalid { relay, candidate }));
+            .extend(lost.map(|candidate| RelayEvent::Invalid { candidate }));
         true
     }
 
@@ -306,17 +292,17 @@ impl<R: Id> Relays<R> {
             while let Some(event) = allocation.poll_event() {
                 let is_relayed = |c: &Candidate| c.kind() == CandidateKind::Relayed;
                 match event {
-                    AllocationEvent::New(candidate) => {
+                    TurnEvent::New(candidate) => {
                         if is_relayed(&candidate) {
                             self.relayed.push((candidate.addr(), relay));
                         }
                         self.events.push_back(RelayEvent::New { relay, candidate });
                     }
-                    AllocationEvent::Invalid(candidate) => {
+                    TurnEvent::Invalid(candidate) => {
                         let entry = (candidate.addr(), relay);
                         self.relayed.retain(|known| *known != entry);
                         self.events
-                            .push_back(RelayEvent::Invalid { relay, candidate });
+                            .push_back(RelayEvent::Invalid { candidate });
                     }
                 }
             }

@@ -126,10 +126,6 @@ impl<P: Id, R: Id> Table<P, R> {
             .filter_map(|slot| self.slots[*slot].as_ref())
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.by_peer.len()
-    }
-
     /// Slots of connections that have something to do at `now`.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Slot> {
         self.recompute();

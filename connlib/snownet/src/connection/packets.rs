@@ -138,7 +138,6 @@ where
     ) -> Encapsulated {
         let Some((server, channel)) = io.relays.channel(relay, remote, now) else {
             // These packets would overtake the request for the channel, so they are lost; the next ones are not.
-            io.relays.bind_channel(relay, remote, now);
             io.relays.drain_transmits(io.transmits);
             return self.drop_batch(batch);
         };

@@ -1,31 +1,36 @@
-//! One TURN allocation with its relay's id, in the terms of ICE.
+//! One TURN allocation with its relay's id, in the terms of the node.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_stun::ChannelNumber;
 use connlib_stun::channel::{HEADER_LEN, encode_header};
+use connlib_turn_client::{Allocation as Turn, Credentials, Event, FreeReason, Input, Server, Unwrapped};
 use ip_packet::Ecn;
 use is::Candidate;
 
-use super::Unwrapped;
 use crate::{Id, RelayConfig, Transmit};
 
-/// A change of our addresses.
-pub(super) enum AllocationEvent {
-    New(Candidate),
-    Invalid(Candidate),
-}
+/// What we call ourselves in requests to relays; only their logs use it.
+const SOFTWARE: &str = "snownet";
 
 /// An allocation on one relay.
 pub(super) struct Allocation<R> {
     config: RelayConfig<R>,
+    turn: Turn,
 }
 
 impl<R: Id> Allocation<R> {
-    pub(super) fn new(config: RelayConfig<R>, _seed: [u8; 32], _now: Instant) -> Option<Self> {
-        sockets(&config).next()?;
-        Some(Self { config })
+    /// Starts an allocation; `None` if the relay has no address.
+    pub(super) fn new(config: RelayConfig<R>, seed: [u8; 32], now: Instant) -> Option<Self> {
+        let server = Server::new(config.v4, config.v6)?;
+        let credentials = Credentials {
+            username: config.username.clone(),
+            password: config.password.clone(),
+            realm: config.realm.clone(),
+        };
+        let turn = Turn::new(server, credentials, SOFTWARE, seed, now);
+        Some(Self { config, turn })
     }
 
     pub(super) fn id(&self) -> R {
@@ -36,59 +41,99 @@ impl<R: Id> Allocation<R> {
         &self.config
     }
 
-    pub(super) fn candidates(&self) -> Vec<Candidate> {
-        Vec::new()
+    pub(super) fn sockets(&self) -> impl Iterator<Item = SocketAddr> + use<R> {
+        self.turn.server().sockets()
+    }
+
+    /// All addresses of ours that this relay has discovered or lent.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.turn
+            .shared_candidates()
+            .chain(self.turn.relayed_candidates())
+    }
+
+    pub(super) fn relayed_candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.turn.relayed_candidates()
     }
 
     pub(super) fn rtt(&self) -> Option<Duration> {
-        None
+        self.turn.rtt()
     }
 
     pub(super) fn is_suspended(&self) -> bool {
-        false
+        self.turn.is_suspended()
     }
 
-    pub(super) fn death(&self) -> Option<&'static str> {
-        None
+    /// Why this allocation will never work again.
+    pub(super) fn free_reason(&self) -> Option<FreeReason> {
+        self.turn.free_reason()
     }
 
-    pub(super) fn handle_input(&mut self, _local: SocketAddr, _from: SocketAddr, _datagram: &[u8], _now: Instant) -> bool {
-        false
+    /// Takes a STUN message. Returns whether it answers a request of ours.
+    pub(super) fn handle_input(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+    ) -> bool {
+        match self.turn.handle_input(local, from, datagram, now) {
+            Input::Consumed => true,
+            Input::Unknown | Input::NotStun | Input::OtherSender => false,
+        }
     }
 
-    pub(super) fn decapsulate(&mut self, _from: SocketAddr, _datagram: &[u8], _now: Instant) -> Option<Unwrapped> {
-        None
+    #[inline]
+    pub(super) fn decapsulate<'a>(
+        &mut self,
+        from: SocketAddr,
+        datagram: &'a [u8],
+        now: Instant,
+    ) -> Option<Unwrapped<'a>> {
+        self.turn.decapsulate(from, datagram, now)
     }
 
-    pub(super) fn channel(&mut self, _peer: SocketAddr, _now: Instant) -> Option<(SocketAddr, ChannelNumber)> {
-        None
+    /// The server socket and channel for datagrams to `peer`. Binds a channel if there is none.
+    #[inline]
+    pub(super) fn channel(
+        &mut self,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<(SocketAddr, ChannelNumber)> {
+        let framed = self.turn.encode_channel_header(peer, 0, now)?;
+        let [n0, n1, ..] = framed.header;
+        let number = ChannelNumber::new(u16::from_be_bytes([n0, n1]))?;
+        Some((framed.server, number))
     }
 
-    pub(super) fn bind_channel(&mut self, _peer: SocketAddr, _now: Instant) {}
+    pub(super) fn bind_channel(&mut self, peer: SocketAddr, now: Instant) {
+        self.turn.bind_channel(peer, now);
+    }
 
-    pub(super) fn refresh(&mut self, _now: Instant) {}
+    pub(super) fn refresh(&mut self, now: Instant) {
+        self.turn.refresh(now);
+    }
 
-    pub(super) fn reset(&mut self, _now: Instant) {}
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.turn.restart(now);
+    }
 
-    pub(super) fn handle_timeout(&mut self, _now: Instant) {}
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.turn.handle_timeout(now);
+    }
 
-    pub(super) fn poll_timeout(&mut self) -> Option<Instant> {
-        None
+    pub(super) fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        self.turn.poll_timeout()
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Transmit> {
-        None
+        let transmit = self.turn.poll_transmit()?;
+        Some(to_relay(transmit.dst, transmit.payload))
     }
 
-    pub(super) fn poll_event(&mut self) -> Option<AllocationEvent> {
-        None
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        self.turn.poll_event()
     }
-}
-
-/// The relay's sockets, IPv4 first.
-pub(super) fn sockets<R>(config: &RelayConfig<R>) -> impl Iterator<Item = SocketAddr> {
-    let v4 = config.v4.map(SocketAddr::V4);
-    v4.into_iter().chain(config.v6.map(SocketAddr::V6))
 }
 
 /// A channel-data message to the relay's socket `server`.
@@ -97,10 +142,14 @@ pub(super) fn channel_data(server: SocketAddr, channel: ChannelNumber, payload: 
     // Everything sent is far below 64 KiB.
     datagram.extend_from_slice(&encode_header(channel, payload.len() as u16));
     datagram.extend_from_slice(payload);
+    to_relay(server, datagram)
+}
+
+fn to_relay(dst: SocketAddr, payload: Vec<u8>) -> Transmit {
     Transmit {
         src: None,
-        dst: server,
-        payload: datagram,
+        dst,
+        payload,
         ecn: Ecn::NotEct,
     }
 }
