@@ -8,7 +8,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 /// Longest id that is taken from a file.
@@ -88,17 +87,6 @@ pub fn load_or_create_device_id(path: &Path, kind: DeviceKind) -> Result<String,
         Err(error) => return Err(failed("read")(error)),
     }
     create(path).map_err(failed("store"))
-}
-
-/// The identity that the portal sees: the hash of the id if that is a UUID, else the id itself (clients spec §0).
-pub fn external_id(device_id: &str) -> String {
-    if Uuid::parse_str(device_id).is_err() {
-        return device_id.to_owned();
-    }
-    Sha256::digest(device_id)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 fn parse(text: &str) -> Option<String> {
@@ -200,12 +188,5 @@ mod tests {
         assert!(matches!(refused, Err(DeviceIdError::Corrupt { .. })));
         let replaced = load_or_create_device_id(&path, DeviceKind::Client).unwrap();
         assert!(Uuid::parse_str(&replaced).is_ok());
-    }
-
-    #[test]
-    fn clients_15_external_id_hashes_uuids_only() {
-        assert_eq!(external_id("my-laptop"), "my-laptop");
-        assert_eq!(external_id(UUID).len(), 64);
-        assert_ne!(external_id(UUID), UUID);
     }
 }

@@ -13,10 +13,10 @@ mod host_info;
 mod linux;
 mod token;
 
-pub use device_id::{DeviceIdError, DeviceKind, external_id, load_or_create_device_id};
+pub use device_id::{DeviceIdError, DeviceKind, load_or_create_device_id};
 pub use directories::{ClientDirectories, gateway_id_path};
 pub use dns_control::{DnsControl, DnsControlError, DnsControlMethod};
-pub use host_info::{host_name, user_agent};
+pub use host_info::host_name;
 #[cfg(target_os = "linux")]
 pub use linux::{
     Families, InterfaceError, Masquerade, MasqueradeError, MasqueradeMode, Signal, Signals,
