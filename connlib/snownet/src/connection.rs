@@ -35,7 +35,7 @@ use crate::events::Events;
 use crate::ice::{Agent, AgentEvent, Timing};
 use crate::relays::Relays;
 use crate::requests::Requests;
-use crate::{Id, ConnectionState, Event, IceCredentials, PathInfo, PathKind, Role, Transmit};
+use crate::{ConnectionState, Event, IceCredentials, Id, PathInfo, PathKind, Role, Transmit};
 
 /// How long a new connection waits for the peer's first candidate.
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -377,6 +377,11 @@ impl<P: Id, R: Id> Connection<P, R> {
 
     pub(crate) fn indices(&self) -> [PeerIndex; 2] {
         self.wireguard.indices()
+    }
+
+    /// The relay that the connection is bound to.
+    pub(crate) fn relay(&self) -> R {
+        self.relay
     }
 
     pub(crate) fn state(&self) -> ConnectionState {

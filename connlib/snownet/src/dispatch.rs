@@ -18,7 +18,7 @@ use connlib_wireguard::{Inbound, LimitError, OpenError, Opened};
 use crate::connection::Io;
 use crate::relays::Sender;
 use crate::schedule::Slot;
-use crate::{Id, DecapsulateError, Decapsulated, MAX_DATAGRAM_SIZE, Node};
+use crate::{DecapsulateError, Decapsulated, Id, MAX_DATAGRAM_SIZE, Node};
 
 /// Where a datagram came in: a socket of ours, or our address on a relay.
 #[derive(Debug, Clone, Copy)]
@@ -169,8 +169,8 @@ where
         now: Instant,
         out: &mut [u8],
     ) -> Result<Decapsulated<P>, DecapsulateError> {
-        let inbound = connlib_wireguard::classify(datagram)
-            .map_err(|_| DecapsulateError::NotRecognised)?;
+        let inbound =
+            connlib_wireguard::classify(datagram).map_err(|_| DecapsulateError::NotRecognised)?;
         if let Inbound::Init | Inbound::Response { .. } = inbound {
             self.admit_handshake(arrival, datagram, now)?;
         }

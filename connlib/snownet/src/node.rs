@@ -17,8 +17,8 @@ use crate::schedule::Slot;
 use crate::stats::Totals;
 use crate::table::Table;
 use crate::{
-    Id, ConnectionState, DatagramSink, DecapsulateError, Decapsulated, EncapsulateError, Encapsulated,
-    Event, IceCredentials, NoRelays, NodeStats, PathInfo, RelayConfig, Role, Transmit,
+    ConnectionState, DatagramSink, DecapsulateError, Decapsulated, EncapsulateError, Encapsulated,
+    Event, IceCredentials, Id, NoRelays, NodeStats, PathInfo, RelayConfig, Role, Transmit,
 };
 
 /// All connections of one process.
@@ -170,6 +170,11 @@ where
     /// The nominated path to `peer`.
     pub fn path(&self, peer: P) -> Option<PathInfo<R>> {
         self.table.get(peer)?.path_info()
+    }
+
+    /// Relays that connections are bound to, whatever path they use.
+    pub fn relays_in_use(&self) -> BTreeSet<R> {
+        self.table.iter().map(Connection::relay).collect()
     }
 
     /// Takes a candidate of the peer (SDP form). Unparsable ones and unknown peers are ignored.

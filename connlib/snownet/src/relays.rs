@@ -146,9 +146,11 @@ impl<R: Id> Relays<R> {
         now: Instant,
     ) -> Option<Unwrapped<'a>> {
         let allocations = &mut self.allocations;
-        self.servers
-            .at(from)
-            .find_map(|relay| allocations.get_mut(&relay)?.decapsulate(from, datagram, now))
+        self.servers.at(from).find_map(|relay| {
+            allocations
+                .get_mut(&relay)?
+                .decapsulate(from, datagram, now)
+        })
     }
 
     /// The channel through `relay` to `peer`, and the relay's socket. Counts as use of the channel; asks for one if there is none.
@@ -301,8 +303,7 @@ impl<R: Id> Relays<R> {
                     TurnEvent::Invalid(candidate) => {
                         let entry = (candidate.addr(), relay);
                         self.relayed.retain(|known| *known != entry);
-                        self.events
-                            .push_back(RelayEvent::Invalid { candidate });
+                        self.events.push_back(RelayEvent::Invalid { candidate });
                     }
                 }
             }

@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use connlib_wireguard::PublicKey;
 
-use crate::{Id, IceCredentials};
 use crate::connection::Connection;
 use crate::schedule::{Schedule, Slot};
+use crate::{IceCredentials, Id};
 
 /// Connections by slot, with secondary indices.
 pub(crate) struct Table<P, R> {

@@ -5,8 +5,8 @@ use std::time::Instant;
 use is::{Candidate, CandidateKind};
 
 use super::{Connection, Io};
-use crate::Id;
 use crate::Event;
+use crate::Id;
 use crate::ice::{MAX_OPTIMISTIC, optimistic, parse_remote};
 
 impl<P, R> Connection<P, R>
@@ -52,12 +52,7 @@ where
     }
 
     /// The peer has signalled a candidate.
-    pub(crate) fn add_remote_candidate(
-        &mut self,
-        sdp: &str,
-        now: Instant,
-        io: &mut Io<'_, P, R>,
-    ) {
+    pub(crate) fn add_remote_candidate(&mut self, sdp: &str, now: Instant, io: &mut Io<'_, P, R>) {
         let Some(candidate) = parse_remote(sdp) else {
             tracing::debug!(peer = %self.peer, "Ignoring unusable candidate");
             return;

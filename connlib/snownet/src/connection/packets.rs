@@ -7,7 +7,7 @@ use connlib_wireguard::{OpenError, Opened, SealSink, Sealed};
 use ip_packet::{Ecn, IpPacket, PacketBatch, Single};
 
 use super::{ChannelSink, Connection, DirectSink, Io, Route, State};
-use crate::{Id, DatagramSink, Encapsulated, Role};
+use crate::{DatagramSink, Encapsulated, Id, Role};
 
 impl<P, R> Connection<P, R>
 where
@@ -29,7 +29,9 @@ where
             State::Connected { path, .. } | State::Idle { path } => {
                 let (route, remote) = (path.route, path.remote);
                 match route {
-                    Route::Direct { local } => self.encapsulate_direct(batch, ecn, now, sink, local, remote),
+                    Route::Direct { local } => {
+                        self.encapsulate_direct(batch, ecn, now, sink, local, remote)
+                    }
                     Route::Relayed { relay, .. } => {
                         self.encapsulate_relayed(batch, ecn, now, io, sink, relay, remote)
                     }

@@ -95,7 +95,10 @@ mod tests {
         ];
         let guesses = optimistic(&remotes);
         assert_eq!(guesses.len(), 1);
-        assert_eq!(guesses[0].addr(), "203.0.113.1:52625".parse().expect("addr"));
+        assert_eq!(
+            guesses[0].addr(),
+            "203.0.113.1:52625".parse().expect("addr")
+        );
         assert!(guesses[0].prio() < remotes[1].prio());
     }
 

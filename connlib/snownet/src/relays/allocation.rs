@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use connlib_stun::ChannelNumber;
 use connlib_stun::channel::{HEADER_LEN, encode_header};
-use connlib_turn_client::{Allocation as Turn, Credentials, Event, FreeReason, Input, Server, Unwrapped};
+use connlib_turn_client::{
+    Allocation as Turn, Credentials, Event, FreeReason, Input, Server, Unwrapped,
+};
 use ip_packet::Ecn;
 use is::Candidate;
 
