@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use connlib_model::{
-    DnsPattern, FilterProtocol, GatewayResource, ResourceId,
-    ranges,
-};
+use connlib_model::{DnsPattern, FilterProtocol, GatewayResource, ResourceId, ranges};
 use ipnet::IpNet;
 
 use super::networks::NetworkTable;
@@ -321,7 +318,10 @@ mod tests {
     fn tunnel_49_resources_end_one_by_one() {
         let mut access = Access::default();
         let at = Duration::from_secs;
-        access.authorize(&cidr(1, "10.0.0.0/8", &[Filter::Tcp(80..=80)]), Some(at(10)));
+        access.authorize(
+            &cidr(1, "10.0.0.0/8", &[Filter::Tcp(80..=80)]),
+            Some(at(10)),
+        );
         access.authorize(&cidr(2, "10.0.0.0/8", &[Filter::Icmp]), Some(at(20)));
         let ip = "10.0.0.1".parse().unwrap();
 
@@ -375,9 +375,22 @@ mod tests {
             assert_eq!(verdict(&access, public), Verdict::Permitted, "{public}");
         }
         for private in [
-            "10.0.0.1", "172.16.0.1", "192.168.1.1", "127.0.0.1", "169.254.1.1", "100.127.0.1",
-            "224.0.0.1", "240.0.0.1", "255.255.255.255", "0.1.2.3", "::1", "::", "fc00::1",
-            "fe80::1", "ff02::1", "::ffff:1.1.1.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "100.127.0.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "0.1.2.3",
+            "::1",
+            "::",
+            "fc00::1",
+            "fe80::1",
+            "ff02::1",
+            "::ffff:1.1.1.1",
         ] {
             assert_eq!(verdict(&access, private), Verdict::Unreachable, "{private}");
         }
@@ -421,7 +434,11 @@ mod tests {
     // tunnel 45
     #[test]
     fn tunnel_45_names_must_match_the_pattern() {
-        let access = access(&[dns(1, "*.example.com", &[]), cidr(2, "10.0.0.0/8", &[]), dns(3, "a[b", &[])]);
+        let access = access(&[
+            dns(1, "*.example.com", &[]),
+            cidr(2, "10.0.0.0/8", &[]),
+            dns(3, "a[b", &[]),
+        ]);
         let name: DomainName = "www.example.com".parse().unwrap();
         let other: DomainName = "example.org".parse().unwrap();
 

@@ -18,7 +18,5 @@ mod networks;
 mod rules;
 mod state;
 
-pub use api::{
-    AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, ResolveId, TunAddresses,
-};
+pub use api::{AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, ResolveId, TunAddresses};
 pub use state::Gateway;

@@ -36,9 +36,18 @@ impl NetworkTable {
             IpNet::V6(_) => &mut self.v6,
         };
         let at = groups.partition_point(|group| group.host_bits < host_bits);
-        if groups.get(at).is_none_or(|group| group.host_bits != host_bits) {
+        if groups
+            .get(at)
+            .is_none_or(|group| group.host_bits != host_bits)
+        {
             let networks = BTreeMap::new();
-            groups.insert(at, PrefixGroup { host_bits, networks });
+            groups.insert(
+                at,
+                PrefixGroup {
+                    host_bits,
+                    networks,
+                },
+            );
         }
         groups[at]
             .networks

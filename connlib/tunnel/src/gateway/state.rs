@@ -203,8 +203,7 @@ impl Gateway {
 
     /// Says goodbye to every client. The caller flushes [`poll_transmit`](Self::poll_transmit) and stops.
     pub fn shutdown(&mut self, now: Instant) {
-        self.node
-            .close_all(Some(&crate::goodbye_packet()), now);
+        self.node.close_all(Some(&crate::goodbye_packet()), now);
     }
 
     /// The path to a client, while one is nominated.

@@ -125,8 +125,8 @@ fn parse_v4(packet: &[u8]) -> Option<(usize, u8)> {
 }
 
 fn parse_v6(packet: &[u8]) -> Option<(usize, u8)> {
-    let is_whole = packet.len() >= IPV6_LEN
-        && usize::from(read_u16(packet, 4)) == packet.len() - IPV6_LEN;
+    let is_whole =
+        packet.len() >= IPV6_LEN && usize::from(read_u16(packet, 4)) == packet.len() - IPV6_LEN;
     is_whole.then(|| (IPV6_LEN, packet[6]))
 }
 
@@ -181,7 +181,8 @@ fn can_share_ip_header(first: &[u8], next: &[u8]) -> bool {
 
 /// Whether IPv4 and transport checksum are right.
 pub(super) fn checksums_are_right(packet: &[u8], at: Transport) -> bool {
-    let is_ip_right = packet[0] >> 4 != 4 || Sum::new().add_bytes(&packet[..at.ip_len]).fold() == 0xffff;
+    let is_ip_right =
+        packet[0] >> 4 != 4 || Sum::new().add_bytes(&packet[..at.ip_len]).fold() == 0xffff;
     is_ip_right
         && pseudo_header(packet, at.kind, packet.len() - at.ip_len)
             .add_bytes(&packet[at.ip_len..])

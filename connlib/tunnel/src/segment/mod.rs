@@ -15,6 +15,8 @@
 mod coalescer;
 mod headers;
 mod splitter;
+#[cfg(test)]
+mod testing;
 
 pub use coalescer::{Coalescer, Coalescing, Commit, Slot};
 pub use splitter::{SplitError, Splitter};

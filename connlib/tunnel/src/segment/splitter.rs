@@ -64,9 +64,15 @@ enum State {
     /// One packet that leaves as it is.
     Whole,
     /// No segment has left yet.
-    Uncut { kind: TransportKind, size: usize },
+    Uncut {
+        kind: TransportKind,
+        size: usize,
+    },
     /// `next` segments have left.
-    Cutting { template: Template, next: usize },
+    Cutting {
+        template: Template,
+        next: usize,
+    },
     Done,
 }
 
@@ -121,7 +127,9 @@ impl<'a> Splitter<'a> {
     /// Number of packets that the super-packet becomes.
     pub fn segments(&self) -> usize {
         match self.state {
-            State::Uncut { size, .. } => segments(self.layout.payload_offset(), self.buf.len(), size),
+            State::Uncut { size, .. } => {
+                segments(self.layout.payload_offset(), self.buf.len(), size)
+            }
             State::Whole | State::Cutting { .. } | State::Done => 1,
         }
     }
@@ -269,7 +277,8 @@ impl Template {
     fn write_tcp_header(&self, tcp: &mut [u8], index: usize, is_last: bool) {
         let tcp_len = self.header_len - self.ip_len;
         // Less than 64 KB.
-        let sequence = read_u32(&self.header, self.ip_len + 4).wrapping_add((index * self.size) as u32);
+        let sequence =
+            read_u32(&self.header, self.ip_len + 4).wrapping_add((index * self.size) as u32);
         let mut flags = self.header[self.ip_len + TCP_FLAGS];
         if !is_last {
             flags &= !(FIN | PSH);
@@ -326,5 +335,326 @@ fn constant_transport_sum(header: &[u8], ip_len: usize, kind: TransportKind) -> 
             .add_bytes(&[transport[12], 0])
             .add_bytes(&transport[14..16])
             .add_bytes(&transport[18..]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ip_packet::make::TcpHeader;
+    use ip_packet::{IpPacket, TcpFlags};
+    use proptest::prelude::*;
+
+    use super::super::GsoMeta;
+    use super::super::testing::{ACK, Flow, pattern, split, super_packet, with_bytes, with_id};
+    use super::*;
+
+    fn parsed(packets: &[Vec<u8>]) -> Vec<PacketRef<'_>> {
+        packets
+            .iter()
+            .map(|packet| PacketRef::parse(packet).unwrap())
+            .collect()
+    }
+
+    fn error(mut bytes: Vec<u8>, gso: GsoMeta) -> SplitError {
+        Splitter::new(TunPacket {
+            buf: &mut bytes,
+            gso,
+        })
+        .unwrap_err()
+    }
+
+    #[test]
+    fn ordinary_packet_passes_unchanged() {
+        let packet = Flow::v4(1).tcp(9, ACK, b"hello");
+        assert_eq!(split(packet.as_slice(), GsoMeta::NONE), [packet.as_slice()]);
+    }
+
+    // tunnel 83
+    #[test]
+    fn tunnel_83_partial_checksum_of_an_ordinary_packet_is_completed() {
+        for complete in [
+            Flow::v4(1).tcp(9, ACK, &pattern(101)),
+            Flow::v6(1).udp(&pattern(100)),
+        ] {
+            let at = super::super::headers::Transport::parse(complete.as_slice()).unwrap();
+            let mut bytes = complete.as_slice().to_vec();
+            let partial = pseudo_header(&bytes, at.kind, bytes.len() - at.ip_len).fold();
+            let offset = at.kind.checksum_offset();
+            write_u16(&mut bytes, at.ip_len + usize::from(offset), partial);
+
+            let start = at.ip_len as u16;
+            let checksum = ChecksumState::Partial { start, offset };
+            let gso = GsoMeta {
+                checksum,
+                ..GsoMeta::NONE
+            };
+            assert_eq!(split(&bytes, gso), [complete.as_slice()]);
+        }
+    }
+
+    // tunnel 83
+    #[test]
+    fn tunnel_83_tcp_super_packet_becomes_segments() {
+        let options = [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2];
+        let flags = ACK | TcpFlags::PSH | TcpFlags::FIN | TcpFlags::CWR;
+        for flow in [Flow::v4(1), Flow::v6(1)] {
+            let header = TcpHeader {
+                sequence: u32::MAX - 1500,
+                flags,
+                options: &options,
+                ..Default::default()
+            };
+            let first = with_id(flow.tcp_with(header, &[]), 0xfffe);
+            let payload = pattern(3 * 1000 + 17);
+            let (bytes, gso) = super_packet(&first, &payload, 1000);
+            let packets = split(&bytes, gso);
+            let packets = parsed(&packets);
+
+            assert_eq!(packets.len(), 4);
+            for (index, packet) in packets.iter().enumerate() {
+                let tcp = packet.as_tcp().unwrap();
+                assert!(packet.has_valid_checksums());
+                assert_eq!(
+                    tcp.sequence(),
+                    (u32::MAX - 1500).wrapping_add(index as u32 * 1000)
+                );
+                assert_eq!(
+                    tcp.flags().contains(TcpFlags::FIN | TcpFlags::PSH),
+                    index == 3
+                );
+                assert_eq!(tcp.flags().contains(TcpFlags::CWR), index == 0);
+                assert_eq!(tcp.options(), options);
+                if packet.version() == IpVersion::V4 {
+                    assert_eq!(
+                        read_u16(packet.as_slice(), 4),
+                        0xfffe_u16.wrapping_add(index as u16)
+                    );
+                }
+            }
+            let rejoined: Vec<_> = packets
+                .iter()
+                .flat_map(|packet| packet.l4_payload().to_vec())
+                .collect();
+            assert_eq!(rejoined, payload);
+        }
+    }
+
+    // tunnel 83
+    #[test]
+    fn tunnel_83_udp_super_packet_becomes_datagrams() {
+        for flow in [Flow::v4(1), Flow::v6(1)] {
+            let payload = pattern(2 * 1200 + 1);
+            let (bytes, gso) = super_packet(&flow.udp(&[]), &payload, 1200);
+            let packets = split(&bytes, gso);
+
+            let lengths: Vec<_> = parsed(&packets)
+                .iter()
+                .map(|packet| {
+                    assert!(packet.has_valid_checksums());
+                    packet.as_udp().unwrap().length()
+                })
+                .collect();
+            assert_eq!(lengths, [1208, 1208, 9]);
+        }
+    }
+
+    // tunnel 83
+    #[test]
+    fn tunnel_83_largest_super_packet() {
+        let first = Flow::v4(1).tcp(0, ACK, &[]);
+        let (bytes, gso) = super_packet(&first, &pattern(65_535 - 40), 1240);
+        assert_eq!(bytes.len(), 65_535);
+
+        let packets = split(&bytes, gso);
+        assert_eq!(packets.len(), 53);
+        assert!(packets.iter().all(|packet| packet.len() <= MAX_IP_SIZE));
+        assert!(
+            parsed(&packets)
+                .iter()
+                .all(|packet| packet.has_valid_checksums())
+        );
+    }
+
+    #[test]
+    fn segments_shorter_than_their_header_do_not_destroy_each_other() {
+        let first = Flow::v6(1).tcp(0, ACK, &[]);
+        let payload = pattern(100);
+        let (bytes, gso) = super_packet(&first, &payload, 3);
+        let packets = split(&bytes, gso);
+
+        let rejoined: Vec<_> = parsed(&packets)
+            .iter()
+            .flat_map(|packet| packet.l4_payload().to_vec())
+            .collect();
+        assert_eq!(rejoined, payload);
+    }
+
+    #[test]
+    fn super_packet_of_one_short_segment_gets_its_checksum() {
+        let (bytes, gso) = super_packet(&Flow::v4(1).udp(&[]), b"abc", 1200);
+        let packets = split(&bytes, gso);
+        assert_eq!(packets, [Flow::v4(1).udp(b"abc").as_slice()]);
+    }
+
+    #[test]
+    fn translation_before_the_first_segment_reaches_all() {
+        let (mut bytes, gso) = super_packet(&Flow::v4(1).tcp(0, ACK, &[]), &pattern(2500), 1000);
+        let mut splitter = Splitter::new(TunPacket {
+            buf: &mut bytes,
+            gso,
+        })
+        .unwrap();
+        assert_eq!(splitter.segments(), 3);
+        splitter
+            .packet_mut()
+            .translate_source([192, 0, 2, 9].into(), 4711)
+            .unwrap();
+
+        let mut seen = 0;
+        while let Some(packet) = splitter.next_packet() {
+            let packet = PacketRef::parse(packet).unwrap();
+            assert!(packet.has_valid_checksums());
+            assert_eq!(packet.as_tcp().unwrap().source_port(), 4711);
+            assert_eq!(packet.source().to_string(), "192.0.2.9");
+            seen += 1;
+        }
+        assert_eq!(seen, 3);
+    }
+
+    // tunnel 78
+    #[test]
+    fn tunnel_78_what_exceeds_the_packet_size_is_refused() {
+        let fits = Flow::v4(1).udp(&pattern(1252));
+        assert_eq!(fits.as_slice().len(), 1280);
+        assert_eq!(split(fits.as_slice(), GsoMeta::NONE).len(), 1);
+
+        let (too_long, gso) = super_packet(&Flow::v4(1).udp(&[]), &pattern(1253), 1253);
+        assert_eq!(
+            error(too_long.clone(), gso),
+            SplitError::SegmentTooLarge(1281)
+        );
+        assert!(matches!(
+            error(too_long, GsoMeta::NONE),
+            SplitError::Parse(ParseError::TooLong { .. })
+        ));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let (bytes, tcp) = super_packet(&Flow::v4(1).tcp(0, ACK, &[]), &pattern(3000), 1000);
+        let gso = |kind, segment_size| GsoMeta {
+            kind,
+            segment_size,
+            ..tcp
+        };
+
+        assert_eq!(
+            error(bytes.clone(), gso(GsoKind::Udp, 1000)),
+            SplitError::WrongProtocol
+        );
+        assert_eq!(
+            error(bytes.clone(), gso(GsoKind::Tcp, 0)),
+            SplitError::TooManySegments
+        );
+        assert_eq!(
+            error(bytes.clone(), gso(GsoKind::Tcp, 1)),
+            SplitError::TooManySegments
+        );
+
+        let packet = Flow::v4(1).udp(b"x").as_slice().to_vec();
+        for (start, offset) in [(0, 6), (20, 8), (u16::MAX, u16::MAX)] {
+            let checksum = ChecksumState::Partial { start, offset };
+            let gso = GsoMeta {
+                checksum,
+                ..GsoMeta::NONE
+            };
+            assert_eq!(error(packet.clone(), gso), SplitError::ChecksumOutside);
+        }
+    }
+
+    #[test]
+    fn long_extension_headers_are_not_segmented() {
+        let packet = Flow::v6(1).udp(&pattern(8));
+        let mut bytes = packet.as_slice().to_vec();
+        // A destination-options header of 264 bytes between IPv6 and UDP.
+        let mut options = vec![17, 32];
+        options.resize(264, 0);
+        bytes[6] = 60;
+        bytes.splice(40..40, options);
+        let len = bytes.len() as u16 - 40;
+        write_u16(&mut bytes, 4, len);
+        let gso = GsoMeta {
+            kind: GsoKind::Udp,
+            segment_size: 4,
+            ..GsoMeta::NONE
+        };
+        assert_eq!(error(bytes, gso), SplitError::HeaderTooLong(312));
+    }
+
+    fn any_gso() -> impl Strategy<Value = GsoMeta> {
+        let kind = prop_oneof![Just(GsoKind::None), Just(GsoKind::Tcp), Just(GsoKind::Udp)];
+        let checksum = prop_oneof![
+            Just(ChecksumState::Complete),
+            (any::<u16>(), any::<u16>())
+                .prop_map(|(start, offset)| ChecksumState::Partial { start, offset }),
+            (0u16..80, 0u16..20)
+                .prop_map(|(start, offset)| ChecksumState::Partial { start, offset }),
+        ];
+        (kind, any::<u16>(), checksum).prop_map(|(kind, segment_size, checksum)| GsoMeta {
+            kind,
+            segment_size,
+            checksum,
+        })
+    }
+
+    fn exhaust(mut bytes: Vec<u8>, gso: GsoMeta) {
+        let Ok(mut splitter) = Splitter::new(TunPacket {
+            buf: &mut bytes,
+            gso,
+        }) else {
+            return;
+        };
+        let mut count = 0;
+        while let Some(packet) = splitter.next_packet() {
+            assert!(IpPacket::from_slice(packet).is_ok());
+            count += 1;
+        }
+        assert!(count <= MAX_SEGMENTS);
+        assert!(splitter.next_packet().is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..3000), gso in any_gso()) {
+            exhaust(bytes, gso);
+        }
+
+        #[test]
+        fn damaged_super_packets_never_panic(
+            v6: bool, udp: bool, len in 0usize..5000, at in 0usize..80, byte: u8, gso in any_gso(),
+        ) {
+            let flow = if v6 { Flow::v6(1) } else { Flow::v4(1) };
+            let first = if udp { flow.udp(&[]) } else { flow.tcp(0, ACK, &[]) };
+            let (mut bytes, _) = super_packet(&first, &pattern(len), 1000);
+            if let Some(target) = bytes.get_mut(at) {
+                *target = byte;
+            }
+            exhaust(bytes, gso);
+        }
+
+        #[test]
+        fn checksum_of_every_segment_is_right(
+            v6: bool, udp: bool, tos: u8, payload in proptest::collection::vec(any::<u8>(), 0..9000), size in 7u16..1200,
+        ) {
+            let flow = if v6 { Flow::v6(1) } else { Flow::v4(1) };
+            let first = if udp { flow.udp(&[]) } else { flow.tcp(5, ACK, &[]) };
+            let first = with_bytes(first, |bytes| bytes[1] = if v6 { tos & 0xf0 } else { tos });
+            let (bytes, gso) = super_packet(&first, &payload, size);
+            let packets = split(&bytes, gso);
+            prop_assert_eq!(packets.len(), payload.len().div_ceil(usize::from(size)).max(1));
+            for packet in parsed(&packets) {
+                prop_assert!(packet.has_valid_checksums());
+            }
+        }
     }
 }
