@@ -8,7 +8,7 @@ use crate::{
     Class, EncodeError, Family, Key, Method, TransactionId, attribute,
     codec::{
         self, Attr, Builder, Decoded, ErrorCode as ErrorCodeAttribute, Lifetime, MappedAddress,
-        Text, UnknownAttributes, XorMappedAddress, XorRelayAddress,
+        Software, Text, UnknownAttributes, XorMappedAddress, XorRelayAddress,
     },
     envelope::Envelope,
     error::DecodeError,
@@ -203,15 +203,21 @@ impl Response {
     /// Not a response, a method that has no success response here, a known attribute with an impossible value, or an
     /// error response without ERROR-CODE.
     pub fn decode(envelope: &Envelope<'_>) -> Result<Self, DecodeError> {
-        let outcome = match envelope.class() {
-            Class::Success => Outcome::Success(Success::read(envelope, &Decoded::new(envelope)?)?),
-            Class::Error => Outcome::Error(ErrorResponse::read(&Decoded::new(envelope)?)?),
-            Class::Request | Class::Indication => return Err(DecodeError::WrongClass),
+        if !matches!(envelope.class(), Class::Success | Class::Error) {
+            return Err(DecodeError::WrongClass);
+        }
+        let decoded = Decoded::new(envelope)?;
+        let outcome = if envelope.class() == Class::Success {
+            Outcome::Success(Success::read(envelope, &decoded)?)
+        } else {
+            Outcome::Error(ErrorResponse::read(&decoded)?)
         };
         Ok(Self {
             transaction_id: envelope.transaction_id(),
             method: envelope.method(),
-            software: None,
+            software: decoded
+                .get::<Software>()
+                .map(|software| software.description().to_owned()),
             outcome,
         })
     }

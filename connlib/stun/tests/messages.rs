@@ -324,11 +324,15 @@ proptest! {
     }
 
     #[test]
-    fn responses_round_trip((method, success) in success(), transaction: [u8; 12]) {
+    fn responses_round_trip(
+        (method, success) in success(),
+        transaction: [u8; 12],
+        software in proptest::option::of("[a-z]{0,20}"),
+    ) {
         let response = Response {
             transaction_id: TransactionId::new(transaction),
             method,
-            software: None,
+            software,
             outcome: Outcome::Success(success),
         };
         let bytes = response.encode(Some(&key())).unwrap();
