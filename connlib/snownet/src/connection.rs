@@ -379,11 +379,6 @@ impl<P: Id, R: Id> Connection<P, R> {
         self.wireguard.indices()
     }
 
-    /// The relay that the connection is bound to.
-    pub(crate) fn relay(&self) -> R {
-        self.relay
-    }
-
     pub(crate) fn state(&self) -> ConnectionState {
         match self.state {
             State::Connecting { .. } => ConnectionState::Connecting,
