@@ -24,11 +24,11 @@ mod stub_resolver;
 #[cfg(test)]
 mod testing;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use connlib_model::{GatewayId, RelayId};
+use connlib_model::{GatewayId, RelayId, ResourceId};
 use connlib_snownet::{Node, NodeStats, PublicKey, Role, Transmit};
 use ip_packet::{IpPacket, Protocol};
 
@@ -196,6 +196,26 @@ impl Client {
     /// Counters of the connections.
     pub fn node_stats(&self) -> NodeStats {
         self.node.stats()
+    }
+
+    /// Relays that connections are bound to.
+    pub fn relays_in_use(&self) -> BTreeSet<RelayId> {
+        self.node.relays_in_use()
+    }
+
+    /// Whether the portal was asked for access to `resource` and has not granted it yet.
+    pub fn is_access_awaited(&self, resource: ResourceId) -> bool {
+        self.intents.contains(resource)
+    }
+
+    /// Gateways that would be welcome for `resource`, best first.
+    pub fn preferred_gateways(&self, resource: ResourceId) -> Vec<GatewayId> {
+        self.gateways.preferred(resource)
+    }
+
+    /// The latest time that the client was told.
+    pub fn last_now(&self) -> Instant {
+        self.last_now
     }
 
     /// Time never goes backwards.
