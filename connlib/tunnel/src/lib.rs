@@ -29,6 +29,9 @@ mod transmit_queue;
 mod unix_time;
 
 pub use client::*;
+pub use connlib_snownet::{
+    DatagramSink, IceCredentials, NodeStats, NoRelays, PathInfo, PathKind, PublicKey, RelayConfig, Transmit,
+};
 pub use gateway::*;
 pub use p2p_control::{
     AssignedIps, ControlEvent, DecodeControlError, DomainStatus, NatStatus, goodbye_packet,

@@ -216,6 +216,11 @@ impl Gateway {
         self.stats
     }
 
+    /// Relays that connections are bound to.
+    pub fn relays_in_use(&self) -> BTreeSet<RelayId> {
+        self.node.relays_in_use()
+    }
+
     /// Counters of the connections.
     pub fn node_stats(&self) -> NodeStats {
         self.node.stats()
