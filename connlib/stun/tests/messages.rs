@@ -71,6 +71,30 @@ fn relay_c16_attributes_behind_integrity_do_not_exist() {
     assert_eq!(Request::decode(&envelope).unwrap(), refresh(None));
 }
 
+// A second MESSAGE-INTEGRITY stands behind the first and is ignored like anything else there.
+#[test]
+fn first_integrity_counts() {
+    let mut bytes = refresh(Some(600)).encode(Some(&key())).unwrap();
+    bytes.extend_from_slice(&[0x00, 0x0D, 0, 4, 0, 0, 0, 0, 0x00, 0x08, 0, 20]);
+    bytes.extend_from_slice(&[0; 20]);
+    let body = (bytes.len() - 20) as u16;
+    bytes[2..4].copy_from_slice(&body.to_be_bytes());
+    let envelope = Envelope::parse(&bytes).unwrap();
+    assert_eq!(envelope.verify_integrity(&key()), Integrity::Valid);
+    assert_eq!(Request::decode(&envelope).unwrap(), refresh(Some(600)));
+}
+
+#[test]
+fn other_headers_are_not_stun() {
+    let bytes = refresh(None).encode(None).unwrap();
+    assert!(Envelope::parse(&bytes).is_ok());
+    for (at, mask) in [(0, 0x80), (0, 0x40), (3, 0x04), (4, 0x01), (7, 0x01)] {
+        let mut other = bytes.clone();
+        other[at] ^= mask;
+        assert_eq!(Envelope::parse(&other).unwrap_err(), EnvelopeError::NotStun);
+    }
+}
+
 #[test]
 fn first_of_duplicate_attributes_counts() {
     let mut bytes = refresh(Some(600)).encode(None).unwrap();
@@ -115,9 +139,14 @@ fn wrong_or_misplaced_fingerprint_is_not_ours() {
         EnvelopeError::WrongFingerprint
     );
 
+    // The checksum itself is right for the whole message, but an attribute follows.
     let mut followed = refresh(None).encode(None).unwrap();
-    append_fingerprint(&mut followed);
-    append_fingerprint(&mut followed);
+    let body = (followed.len() - 20 + 16) as u16;
+    followed[2..4].copy_from_slice(&body.to_be_bytes());
+    let crc = crc32fast::hash(&followed) ^ 0x5354_554E;
+    followed.extend_from_slice(&[0x80, 0x28, 0, 4]);
+    followed.extend_from_slice(&crc.to_be_bytes());
+    followed.extend_from_slice(&[0x80, 0x22, 0, 4, b'l', b'a', b't', b'e']);
     assert_eq!(
         Envelope::parse(&followed).unwrap_err(),
         EnvelopeError::WrongFingerprint

@@ -125,6 +125,7 @@ fn snownet_09_events_leave_before_the_allocation_is_freed() {
         .encode(Some(&key))
         .unwrap();
     assert_eq!(world.inject(relay_v4(), &reply), Input::Consumed);
+    assert_eq!(world.inject(relay_v4(), &reply), Input::Unknown, "settled");
     assert_eq!(world.free_reason(), None);
     assert!(world.allocation.poll_timeout().unwrap().0 <= world.now);
     world.drain();
@@ -251,6 +252,23 @@ fn snownet_13_quota_suspends_and_is_retried() {
 }
 
 #[test]
+fn snownet_13_success_resets_the_backoff() {
+    let mut world = World::new(only_v4());
+    let quota = (Method::Allocate, ErrorCode::QUOTA_REACHED);
+    world.relay.errors.extend([quota; 3]);
+    world.run(secs(300));
+    assert!(world.allocation.has_allocation());
+    world.relay.log.clear();
+    world.relay.errors.push_back(quota);
+    world.relay.allocated = false;
+    world.allocation.refresh(world.now);
+    world.run(secs(29));
+    assert!(world.allocation.is_suspended());
+    world.run(secs(2));
+    assert!(world.allocation.has_allocation());
+}
+
+#[test]
 fn snownet_13_suspended_allocation_restarts_on_refresh() {
     let mut world = World::new(only_v4());
     world
@@ -350,6 +368,17 @@ fn snownet_16_buffered_binds() {
 }
 
 #[test]
+fn snownet_16_repeated_binds_push_nobody_out() {
+    let mut world = World::new(only_v4());
+    world.bind(addr("198.51.100.9:1"));
+    for _ in 0..200 {
+        world.bind(addr("198.51.100.9:2"));
+    }
+    world.run(secs(1));
+    assert_eq!(world.binds().len(), 2);
+}
+
+#[test]
 fn snownet_16_buffer_is_a_ring() {
     let mut world = World::new(only_v4());
     for port in 1..=150 {
@@ -412,10 +441,12 @@ fn snownet_19_unanswered_keep_alive_is_a_dead_relay() {
     world.run(secs(25 + 9));
     assert_eq!(world.invalidated(), world.relay.relayed);
     assert!(world.allocation.is_suspended());
+    world.run(secs(30 + 9));
+    assert!(world.allocation.is_suspended());
     assert_eq!(world.free_reason(), None, "it has answered once");
     world.relay.dead.clear();
     world.relay.allocated = false;
-    world.run(secs(30));
+    world.run(secs(60));
     assert!(world.allocation.has_allocation());
 }
 
@@ -441,10 +472,13 @@ fn snownet_20_late_response_to_an_earlier_attempt() {
 fn snownet_20_late_challenge_to_an_earlier_attempt() {
     let mut world = World::new(only_v4());
     world.run(ms(25));
-    // Both the first ALLOCATE and its repetition, without nonce, are answered late.
-    world.extra_latency = ms(1500);
-    world.run(ms(1100));
-    world.extra_latency = ms(0);
+    // The answers to the first ALLOCATE (at 30 ms) and to its repetition (at 1030 ms), both without nonce, arrive at 1140
+    // and 1160 ms; the answer to the third, which has a nonce, takes until after that.
+    world.extra_latency = ms(1100);
+    world.run(ms(1000));
+    world.extra_latency = ms(120);
+    world.run(ms(75));
+    world.extra_latency = ms(500);
     world.run(secs(5));
     assert!(world.allocation.has_allocation());
     let with_nonce = world.received(Method::Allocate);
@@ -488,6 +522,9 @@ fn probe_of_a_living_relay_is_one_message() {
     world.run(secs(5));
     assert_eq!(world.methods(), [Method::Refresh]);
     assert_eq!(world.received(Method::Refresh)[0].lifetime(), None);
+    // Only data defers the keep-alive: without it, the NAT's mapping is not known to be used both ways.
+    world.run(secs(20));
+    assert_eq!(world.methods(), [Method::Refresh, Method::Binding]);
 }
 
 #[test]
@@ -550,6 +587,21 @@ fn strangers_are_told_apart() {
     assert_eq!(world.inject(relay_v6(), &stun), Input::OtherSender);
     assert_eq!(world.inject(relay_v4(), &stun), Input::Unknown);
     assert_eq!(world.inject(relay_v4(), b"\x00abc"), Input::NotStun);
+}
+
+#[test]
+fn response_from_the_other_socket_of_the_relay_is_not_taken() {
+    let mut world = World::allocated(dual());
+    world.allocation.refresh(world.now);
+    let request = world.allocation.poll_transmit().unwrap();
+    let header = Envelope::parse(&request.payload).unwrap().header();
+    let error = ErrorResponse::new(ErrorCode::ALLOCATION_MISMATCH);
+    let key = world.relay.key.clone();
+    let reply = Response::error(header, error).encode(Some(&key)).unwrap();
+    assert_eq!(world.inject(relay_v6(), &reply), Input::Unknown);
+    assert!(world.allocation.has_allocation());
+    assert_eq!(world.inject(relay_v4(), &reply), Input::Consumed);
+    assert!(!world.allocation.has_allocation());
 }
 
 #[test]

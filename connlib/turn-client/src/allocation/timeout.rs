@@ -72,12 +72,10 @@ impl Allocation {
             .renew_at
             .filter(|_| !self.is_refreshing())
             .map(|at| (at, "allocation refresh"));
-        let keep_alive =
-            (!self.is_keeping_alive()).then_some((lease.keep_alive_at, "relay keep-alive"));
         [
             Some((lease.expires_at, "allocation expiry")),
             renewal,
-            keep_alive,
+            Some((lease.keep_alive_at, "relay keep-alive")),
         ]
     }
 
@@ -131,13 +129,12 @@ impl Allocation {
     /// Renewal, keep-alive and channel refreshes of a live allocation.
     fn maintain(&mut self, now: Instant) {
         let refreshing = self.is_refreshing();
-        let keeping_alive = self.is_keeping_alive();
         let State::Allocated(lease) = &mut self.state else {
             return;
         };
         let active = lease.active;
         let renew = !refreshing && lease.renew_at.is_some_and(|at| now >= at);
-        let keep_alive = !keeping_alive && now >= lease.keep_alive_at;
+        let keep_alive = now >= lease.keep_alive_at;
         if keep_alive {
             lease.keep_alive_at = now + super::KEEP_ALIVE;
         }
@@ -156,9 +153,5 @@ impl Allocation {
     fn is_refreshing(&self) -> bool {
         self.requests
             .any(|kind| matches!(kind, Kind::Renewal | Kind::Probe))
-    }
-
-    fn is_keeping_alive(&self) -> bool {
-        self.requests.any(|kind| kind == Kind::KeepAlive)
     }
 }

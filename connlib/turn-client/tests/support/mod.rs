@@ -184,6 +184,9 @@ impl Relay {
         }
         if let Some(at) = self.errors.iter().position(|(of, _)| *of == method) {
             let (_, code) = self.errors.remove(at).unwrap();
+            if matches!(code, ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE) {
+                return self.challenge(code);
+            }
             return Outcome::Error(ErrorResponse::new(code));
         }
         let mismatch = Outcome::Error(ErrorResponse::new(ErrorCode::ALLOCATION_MISMATCH));
