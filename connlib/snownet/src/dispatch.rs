@@ -16,6 +16,7 @@ use connlib_stun::{ChannelRange, Class, Envelope, Method, PacketKind};
 use connlib_wireguard::{Inbound, LimitError, OpenError, Opened};
 
 use crate::connection::Io;
+use crate::ice::Stun;
 use crate::relays::Sender;
 use crate::schedule::Slot;
 use crate::{DecapsulateError, Decapsulated, Id, MAX_DATAGRAM_SIZE, Node};
@@ -115,8 +116,8 @@ where
         out: &mut [u8],
     ) -> Result<Decapsulated<P>, DecapsulateError> {
         if let PacketKind::Stun = connlib_stun::classify(datagram, ChannelRange::Strict) {
-            if let Ok(message) = Envelope::parse(datagram) {
-                return self.ice(arrival, &message, datagram, now);
+            if let Ok(envelope) = Envelope::parse(datagram) {
+                return self.ice(arrival, &Stun { envelope, datagram }, now);
             }
         }
         self.wireguard(arrival, datagram, now, out)
@@ -126,15 +127,14 @@ where
     fn ice(
         &mut self,
         arrival: Arrival,
-        message: &Envelope<'_>,
-        datagram: &[u8],
+        message: &Stun<'_>,
         now: Instant,
     ) -> Result<Decapsulated<P>, DecapsulateError> {
         let slot = self
-            .agent_of(message)
+            .agent_of(&message.envelope)
             .ok_or(DecapsulateError::UnknownStun)?;
         let taken = self.with_slot(slot, |c, io| {
-            c.handle_stun(arrival.local, arrival.from, datagram, now, io)
+            c.handle_stun(arrival.local, arrival.from, message, now, io)
         });
         match taken {
             Some(true) => Ok(Decapsulated::Consumed),

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use connlib_stun::{Class, Envelope, Integrity, Key};
 use is::stun::{StunMessage, StunPacket};
 use is::{
     Candidate, CandidateKind, IceAgent, IceAgentEvent, IceConnectionState, IceCreds, Protocol,
@@ -53,6 +54,13 @@ pub(crate) struct Check {
     pub(crate) payload: Vec<u8>,
 }
 
+/// A received STUN message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stun<'a> {
+    pub(crate) envelope: Envelope<'a>,
+    pub(crate) datagram: &'a [u8],
+}
+
 /// What the agent has found out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AgentEvent {
@@ -75,6 +83,10 @@ pub(crate) struct Agent {
     accepted_candidates: usize,
     check_sources: BTreeSet<SocketAddr>,
     mapped_addresses: BTreeSet<SocketAddr>,
+    /// Signs checks that we receive and our answers.
+    local_key: Key,
+    /// Signs our checks and the answers that we receive.
+    remote_key: Key,
 }
 
 impl Agent {
@@ -97,6 +109,8 @@ impl Agent {
             accepted_candidates: 0,
             check_sources: BTreeSet::new(),
             mapped_addresses: BTreeSet::new(),
+            local_key: Key::from_bytes(local.password().as_bytes()),
+            remote_key: Key::from_bytes(remote.password().as_bytes()),
         };
         agent.set_timing(Timing::active(role));
         agent
@@ -195,15 +209,22 @@ impl Agent {
 
     /// Takes a STUN message that arrived on `local` (a socket or our address on a relay).
     ///
-    /// Returns whether the message was authentic and taken.
+    /// Returns whether the message was authentic and taken. The agent, which logs and remembers, sees authentic ones only.
     pub(crate) fn handle_stun(
         &mut self,
         local: SocketAddr,
         from: SocketAddr,
-        datagram: &[u8],
+        message: &Stun<'_>,
         now: Instant,
     ) -> bool {
-        let Ok(message) = StunMessage::parse(datagram) else {
+        let key = match message.envelope.class() {
+            Class::Request => &self.local_key,
+            Class::Success | Class::Error | Class::Indication => &self.remote_key,
+        };
+        if message.envelope.verify_integrity(key) != Integrity::Valid {
+            return false;
+        }
+        let Ok(message) = StunMessage::parse(message.datagram) else {
             return false;
         };
         if !self.inner.accepts_message(&message) || !self.is_affordable(from, &message) {

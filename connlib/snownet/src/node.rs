@@ -68,7 +68,8 @@ where
 {
     /// Makes a node whose key pair and every random choice derive from `seed`.
     ///
-    /// `unix_now` is the wall clock at `now`, as time since the Unix epoch.
+    /// `_unix_now` is the wall clock at `now`, as time since the Unix epoch. The present engine stamps handshakes by the
+    /// operating system's clock itself; callers pass it so that nothing changes for them with an engine that does not.
     pub fn new(role: Role, seed: [u8; 32], now: Instant, _unix_now: Duration) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let private = PrivateKey::from_seed(rng.random());
@@ -395,13 +396,16 @@ where
 
     /// Finds another relay for connections whose own is gone (snownet §3.11).
     fn migrate(&mut self, now: Instant) {
-        let relays = &self.relays;
-        self.orphans = self
-            .table
-            .iter()
-            .filter(|connection| !relays.contains(connection.relay()))
-            .map(Connection::peer)
-            .collect();
+        if self.relays.take_lost() {
+            let relays = &self.relays;
+            let is_orphan = |c: &&Connection<P, R>| !relays.contains(c.relay());
+            self.orphans = self
+                .table
+                .iter()
+                .filter(is_orphan)
+                .map(Connection::peer)
+                .collect();
+        }
         for peer in self.orphans.clone() {
             let Some(relay) = self.relays.sample() else {
                 return;
@@ -432,6 +436,7 @@ where
     /// Removes a connection with everything that refers to it.
     fn take_out(&mut self, peer: P) -> Option<Connection<P, R>> {
         let connection = self.table.remove(peer)?;
+        self.orphans.remove(&peer);
         self.indices.release(connection.indices());
         self.events.forget_candidates(peer);
         self.totals.retire(&connection);

@@ -40,6 +40,8 @@ pub(crate) struct Relays<R> {
     relayed: Vec<(SocketAddr, R)>,
     hosts: BTreeSet<SocketAddr>,
     events: VecDeque<RelayEvent<R>>,
+    /// A relay is gone since this was last asked for.
+    has_lost: bool,
     rng: ChaCha20Rng,
 }
 
@@ -51,6 +53,7 @@ impl<R: Id> Relays<R> {
             relayed: Vec::new(),
             hosts: BTreeSet::new(),
             events: VecDeque::new(),
+            has_lost: false,
             rng: ChaCha20Rng::from_seed(seed),
         }
     }
@@ -61,6 +64,11 @@ impl<R: Id> Relays<R> {
 
     pub(crate) fn contains(&self, relay: R) -> bool {
         self.allocations.contains_key(&relay)
+    }
+
+    /// Whether a relay is gone since the last call: connections may be without one.
+    pub(crate) fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost)
     }
 
     /// Chooses a relay for a connection: any of those that answer about as fast as the fastest ones (snownet §2.11). Before
@@ -280,6 +288,7 @@ impl<R: Id> Relays<R> {
         let Some(allocation) = self.allocations.remove(&relay) else {
             return false;
         };
+        self.has_lost = true;
         self.servers.retire(relay);
         self.relayed.retain(|(_, owner)| *owner != relay);
         let lost = allocation.relayed_candidates().cloned();

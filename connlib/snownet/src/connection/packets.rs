@@ -7,6 +7,7 @@ use connlib_wireguard::{OpenError, Opened, SealSink, Sealed};
 use ip_packet::{Ecn, IpPacket, PacketBatch, Single};
 
 use super::{ChannelSink, Connection, DirectSink, Io, Route, State};
+use crate::ice::Stun;
 use crate::{DatagramSink, Encapsulated, Id, Role};
 
 impl<P, R> Connection<P, R>
@@ -70,11 +71,11 @@ where
         &mut self,
         local: SocketAddr,
         from: SocketAddr,
-        datagram: &[u8],
+        message: &Stun<'_>,
         now: Instant,
         io: &mut Io<'_, P, R>,
     ) -> bool {
-        let taken = self.agent.handle_stun(local, from, datagram, now);
+        let taken = self.agent.handle_stun(local, from, message, now);
         if taken {
             self.settle(now, io);
         }
