@@ -102,6 +102,7 @@ impl SuspensionBackoff {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 mod tests {
     use super::*;
 

@@ -49,12 +49,14 @@ impl Allocation {
         if answered.kind.is_authenticated()
             && envelope.verify_integrity(self.auth.key()) != Integrity::Valid
         {
-            warn!(%from, kind = ?answered.kind, "Ignoring a response that is not the relay's");
+            debug!(%from, kind = ?answered.kind, "Ignoring a response that is not the relay's");
             return Input::Consumed;
         }
         match Response::decode(&envelope) {
             Ok(response) => self.handle_response(local, answered, response, now),
-            Err(error) => warn!(%from, kind = ?answered.kind, %error, "Ignoring a broken response"),
+            Err(error) => {
+                debug!(%from, kind = ?answered.kind, %error, "Ignoring a broken response")
+            }
         }
         Input::Consumed
     }
@@ -143,7 +145,7 @@ impl Allocation {
         }
         match answered.kind {
             Kind::Discovery | Kind::KeepAlive => {
-                warn!(?server, %code, "Relay refused a BINDING");
+                debug!(?server, %code, "Relay refused a BINDING");
                 self.conclude_discovery(now);
             }
             Kind::Allocate if code == ErrorCode::ALLOCATION_MISMATCH => {

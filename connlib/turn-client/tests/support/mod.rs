@@ -4,6 +4,7 @@
     unreachable_pub,
     reason = "each test file uses its own part of this module"
 )]
+#![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{
