@@ -5,5 +5,8 @@ mod framing;
 mod server;
 mod stack;
 
+#[cfg(test)]
+mod testing;
+
 pub use client::Client;
 pub use server::{NoConnection, Server, TcpQuery};

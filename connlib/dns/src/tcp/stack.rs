@@ -13,8 +13,9 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Bytes of each socket buffer: one message of the largest size with its length in front.
-pub(super) const BUFFER_SIZE: usize = 2 + u16::MAX as usize;
+/// Bytes of each socket buffer: one message of the largest size with its length in front, and a packet's worth more,
+/// since windows are announced in units of two bytes and the last odd byte would wait for a window probe.
+const BUFFER_SIZE: usize = 2 + u16::MAX as usize + MAX_IP_SIZE;
 
 /// A connection over which nothing arrived for this long is dropped: applications and servers that vanished without a
 /// farewell must not occupy sockets for ever. Longer than any look-up takes.
