@@ -5,12 +5,12 @@
 //! acknowledged, so this table repeats the first one *when traffic asks for it* and keeps packets meanwhile.
 //!
 //! ```text
-//!            set_up                    DomainStatus(active)
+//!            refresh                   DomainStatus(active)
 //!   (none) ─────────► Pending{hold} ────────────────────────► Confirmed
 //!                        │ inactive                            │      ▲
 //!                        ▼                 inactive            │      │ active
 //!                      Failed ◄────────────────────────────────┤      │
-//!                        │ query for this domain               │ query│
+//!                        │ refresh                             │ refr.│
 //!                        ▼                                     ▼      │
 //!                   Pending{hold}                       Pending{pass} ┘
 //! ```
@@ -67,28 +67,10 @@ pub(crate) enum Verdict {
 }
 
 impl DnsResourceNat {
-    /// Makes sure that `gateway` is told about `domain` for `resource`,.
+    /// Makes sure that `gateway` has a fresh translation of `domain` for `resource`: somebody asked for this very domain,
+    /// or access was authorized anew. A working mapping stays in use until the answer comes.
     ///
     /// Returns whether `AssignedIps` has to be sent now.
-    #[must_use]
-    pub(crate) fn set_up(
-        &mut self,
-        gateway: GatewayId,
-        resource: ResourceId,
-        domain: &DomainName,
-        now: Instant,
-    ) -> bool {
-        match self.entry(gateway, resource, domain) {
-            btree_map::Entry::Vacant(entry) => {
-                entry.insert(State::hold(now));
-                true
-            }
-            btree_map::Entry::Occupied(mut entry) => entry.get_mut().is_resend_due(now),
-        }
-    }
-
-    /// Like [`DnsResourceNat::set_up`], caused by something that may have changed the mapping at the gateway: a query
-    /// for this very domain, or a new authorization. A working mapping stays in use until the answer comes.
     #[must_use]
     pub(crate) fn refresh(
         &mut self,
@@ -273,7 +255,7 @@ mod tests {
     #[test]
     fn tunnel_41_holds_32_packets_and_flushes_in_order() {
         let (mut nat, now) = (DnsResourceNat::default(), Instant::now());
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), now));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         for port in 0..40 {
             assert_eq!(
                 nat.on_packet(GATEWAY, RESOURCE, &domain(), now),
@@ -292,7 +274,7 @@ mod tests {
     #[test]
     fn tunnel_41_resends_on_traffic_after_two_seconds_but_not_before() {
         let (mut nat, now) = (DnsResourceNat::default(), Instant::now());
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), now));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         let early = now + RESEND_INTERVAL - Duration::from_millis(1);
         let late = now + RESEND_INTERVAL;
 
@@ -322,12 +304,12 @@ mod tests {
     #[test]
     fn tunnel_43_failed_domain_is_retried_only_by_its_own_query() {
         let (mut nat, now) = (DnsResourceNat::default(), Instant::now());
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), now));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         assert!(nat.hold(GATEWAY, RESOURCE, &domain(), packet(1)).is_none());
         assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Inactive).is_empty());
 
         let later = now + 10 * RESEND_INTERVAL;
-        assert!(!nat.set_up(GATEWAY, RESOURCE, &domain(), later));
+        assert!(!nat.refresh(GATEWAY, RESOURCE, &domain(), later));
         assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), later), Verdict::Pass);
 
         assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), later));
@@ -339,7 +321,7 @@ mod tests {
     fn tunnel_44_resources_that_share_a_domain_are_set_up_separately() {
         let (mut nat, now) = (confirmed(), Instant::now());
         let other = ResourceId::from_u128(3);
-        assert!(nat.set_up(GATEWAY, other, &domain(), now));
+        assert!(nat.refresh(GATEWAY, other, &domain(), now));
         assert_eq!(nat.on_packet(GATEWAY, other, &domain(), now), Verdict::Hold { resend: false });
         assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), now), Verdict::Pass);
     }
@@ -347,7 +329,7 @@ mod tests {
     #[test]
     fn query_does_not_clear_what_waits() {
         let (mut nat, now) = (DnsResourceNat::default(), Instant::now());
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), now));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         assert!(nat.hold(GATEWAY, RESOURCE, &domain(), packet(1)).is_none());
         assert!(!nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         assert_eq!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active).len(), 1);
@@ -358,23 +340,23 @@ mod tests {
         let now = Instant::now();
         let mut nat = confirmed();
         nat.remove_gateway(GATEWAY);
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), now));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
 
         let mut nat = confirmed();
         nat.remove_resource(RESOURCE);
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), now));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
     }
 
     #[test]
     fn unannounced_status_is_ignored() {
         let mut nat = DnsResourceNat::default();
         assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Inactive).is_empty());
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), Instant::now()));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), Instant::now()));
     }
 
     fn confirmed() -> DnsResourceNat {
         let mut nat = DnsResourceNat::default();
-        assert!(nat.set_up(GATEWAY, RESOURCE, &domain(), Instant::now()));
+        assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), Instant::now()));
         assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active).is_empty());
 
         nat

@@ -45,7 +45,7 @@ use outbox::Outbox;
 use resources::Resources;
 use routing::RoutingTable;
 use sites::Sites;
-use stub_resolver::{SiteQuery, StubResolver};
+use stub_resolver::{Question, StubResolver};
 
 /// Locally made packets that wait for the TUN device; more than any burst of DNS answers and ICMP errors between two
 /// polls.
@@ -85,7 +85,7 @@ pub struct Client {
     interface: Option<InterfaceConfig>,
     resources: Resources,
     routing: RoutingTable,
-    intents: Intents<SiteQuery>,
+    intents: Intents<Question>,
     gateways: Gateways,
     sites: Sites,
     nat: DnsResourceNat,

@@ -145,6 +145,13 @@ impl RoutingTable {
             .map(|(id, route)| (*id, route.ip_stack))
     }
 
+    /// Whether `domain` belongs to the active DNS resource `resource`.
+    pub(crate) fn matches(&self, resource: ResourceId, domain: &DomainName) -> bool {
+        self.dns
+            .get(&resource)
+            .is_some_and(|route| route.pattern.matches(domain))
+    }
+
     /// The one resource that stands for `domain` when no port decides: the most specific pattern, then the larger id.
     pub(crate) fn best_match(&self, domain: &DomainName) -> Option<ResourceId> {
         self.dns

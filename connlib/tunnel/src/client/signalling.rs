@@ -10,7 +10,7 @@ use connlib_snownet::{NoRelays, RelayConfig};
 use super::gateways::Identity;
 use super::intents::Held;
 use super::resources::Upserted;
-use super::stub_resolver::SiteQuery;
+use super::stub_resolver::Question;
 use super::{Client, FlowCreated, FlowError, FlowFailure, InterfaceConfig};
 use crate::goodbye_packet;
 
@@ -234,7 +234,7 @@ impl Client {
     }
 
     /// Sends what waited for the access, in order.
-    fn release(&mut self, held: Held<SiteQuery>, gateway: GatewayId, now: Instant) {
+    fn release(&mut self, held: Held<Question>, gateway: GatewayId, now: Instant) {
         for packet in held.packets {
             self.forward(packet, now);
         }
