@@ -13,7 +13,6 @@ pub trait SealSink {
 
 /// What became of the packets of one batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[must_use]
 pub struct Sealed {
     /// Sealed into the sink.
     pub sent: usize,

@@ -199,3 +199,91 @@ fn refusal(result: TunnResult<'_>, expected: &str) -> EngineError {
         | WireGuardError::UnderLoad => EngineError::Refused,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ip_packet::PacketBatch;
+
+    use super::*;
+    use crate::queue::Outbox;
+    use crate::{DatagramKind, HandshakeLimiter, IndexTable, PrivateKey, Role};
+
+    struct One(Option<&'static [u8]>);
+
+    impl PacketBatch for One {
+        fn next_packet(&mut self) -> Option<&[u8]> {
+            self.0.take()
+        }
+    }
+
+    fn engine(seed: u8, remote: u8) -> Boringtun {
+        let private = PrivateKey::from_seed([seed; 32]);
+        let limiter = HandshakeLimiter::new(&private, Role::Responder);
+        let config = EngineConfig::new(
+            private,
+            PrivateKey::from_seed([remote; 32]).public(),
+            &limiter,
+        );
+        let [index, _] = IndexTable::new([seed; 32]).allocate().unwrap();
+
+        Boringtun::new(&config, [0; 32], index)
+    }
+
+    /// snownet 59, W3: asked to seal without a session, the engine would start a handshake of its own.
+    #[test]
+    #[cfg_attr(debug_assertions, should_panic(expected = "instead of a data message"))]
+    fn snownet_59_sealing_without_session_aborts_a_debug_build() {
+        let mut outbox = Outbox::new();
+        let outcome = engine(1, 2).seal(
+            0,
+            &mut One(Some(&[0x45; 200])),
+            &mut outbox.sink(DatagramKind::Data),
+        );
+
+        assert_eq!((outcome.sent, outcome.dropped), (0, 1));
+        assert!(outbox.is_empty());
+    }
+
+    /// snownet 59: the mirror and the engine must agree about the session.
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "assertion")]
+    fn snownet_59_sealing_under_another_session_aborts_a_debug_build() {
+        let (mut initiator, mut responder) = (engine(1, 2), engine(2, 1));
+        let response = responder.accept_init(&initiator.init()).unwrap();
+        initiator.accept_response(&response).unwrap();
+        let mut outbox = Outbox::new();
+
+        initiator.seal(
+            0xdead_beef,
+            &mut One(Some(&[0x45; 200])),
+            &mut outbox.sink(DatagramKind::Data),
+        );
+    }
+
+    #[test]
+    fn clearing_forgets_sessions_but_not_timestamps() {
+        let (mut initiator, mut responder) = (engine(1, 2), engine(2, 1));
+        let init = initiator.init();
+        let response = responder.accept_init(&init).unwrap();
+        let keepalive = initiator.accept_response(&response).unwrap();
+        responder.clear();
+
+        let mut out = [0; 64];
+        let mut job = OpenJob::new(&keepalive, &mut out);
+        responder.open(std::slice::from_mut(&mut job));
+        assert_eq!(job.result, Err(EngineError::Refused));
+        assert_eq!(responder.accept_init(&init), Err(EngineError::Replayed));
+        assert!(responder.accept_init(&initiator.init()).is_ok());
+    }
+
+    /// A session outlives the handshake that replaces it until the response arrives.
+    #[test]
+    fn clearing_keeps_the_handshake_in_flight() {
+        let (mut initiator, mut responder) = (engine(1, 2), engine(2, 1));
+        let response = responder.accept_init(&initiator.init()).unwrap();
+        initiator.clear();
+
+        assert!(initiator.accept_response(&response).is_ok());
+    }
+}
