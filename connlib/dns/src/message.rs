@@ -8,6 +8,9 @@ mod answer;
 mod ptr;
 mod truncate;
 
+#[cfg(test)]
+mod testing;
+
 pub use answer::server_failure_for;
 pub use truncate::{MAX_UDP_RESPONSE, truncate_for_udp};
 
@@ -170,4 +173,148 @@ fn domain_name(name: &domain::base::ParsedName<&[u8]>) -> Option<DomainName> {
         return Some(DomainName::root());
     }
     DomainName::new(&text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{class_query, query};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn fields_of_a_query() {
+        let bytes = query("Wiki.Corp.EXAMPLE.", Rtype::AAAA);
+        let query = Query::parse(&bytes).unwrap();
+        assert_eq!((query.id(), query.query_type()), (0x1234, QueryType::Aaaa));
+        assert_eq!(query.name().unwrap().as_str(), "wiki.corp.example");
+        assert_eq!(query.as_slice(), bytes);
+        assert_eq!(query.ptr_address(), None);
+    }
+
+    #[test]
+    fn root_and_longest_names() {
+        let root = query(".", Rtype::A);
+        assert!(Query::parse(&root).unwrap().name().unwrap().is_root());
+        let longest = [
+            &*"a".repeat(63),
+            &"b".repeat(63),
+            &"c".repeat(63),
+            &"d".repeat(61),
+        ]
+        .join(".");
+        let bytes = query(&longest, Rtype::A);
+        assert_eq!(
+            Query::parse(&bytes).unwrap().name().unwrap().as_str(),
+            longest
+        );
+    }
+
+    #[test]
+    fn names_that_are_no_text_have_none() {
+        for name in [
+            "a\\.b.example",
+            "\\255.example",
+            "a\\000b.example",
+            "a\\032b.example",
+        ] {
+            let bytes = query(name, Rtype::A);
+            let query = Query::parse(&bytes).unwrap();
+            assert_eq!(query.name(), None, "{name}");
+            assert!(!query.answer_empty().is_empty());
+        }
+    }
+
+    #[test]
+    fn tunnel_19_types() {
+        let types = [
+            (Rtype::A, QueryType::A),
+            (Rtype::AAAA, QueryType::Aaaa),
+            (Rtype::PTR, QueryType::Ptr),
+            (Rtype::HTTPS, QueryType::Https),
+            (Rtype::SVCB, QueryType::Svcb),
+            (Rtype::SRV, QueryType::Srv),
+            (Rtype::TXT, QueryType::Txt),
+            (Rtype::MX, QueryType::Other),
+            (Rtype::ANY, QueryType::Other),
+        ];
+        for (rtype, expected) in types {
+            assert_eq!(
+                Query::parse(&query("example.com", rtype))
+                    .unwrap()
+                    .query_type(),
+                expected
+            );
+        }
+        let chaos = class_query("version.bind", Rtype::TXT, Class::CH);
+        assert_eq!(Query::parse(&chaos).unwrap().query_type(), QueryType::Other);
+        let mut update = query("example.com", Rtype::A);
+        update[2] = 5 << 3;
+        assert_eq!(
+            Query::parse(&update).unwrap().query_type(),
+            QueryType::Other
+        );
+    }
+
+    #[test]
+    fn tunnel_19_ptr_queries() {
+        let bytes = query("1.0.96.100.IN-ADDR.arpa", Rtype::PTR);
+        assert_eq!(
+            Query::parse(&bytes).unwrap().ptr_address(),
+            Some([100, 96, 0, 1].into())
+        );
+        let other = query("1.0.96.100.in-addr.arpa", Rtype::A);
+        assert_eq!(Query::parse(&other).unwrap().ptr_address(), None);
+        let malformed = query("x.in-addr.arpa", Rtype::PTR);
+        assert_eq!(Query::parse(&malformed).unwrap().ptr_address(), None);
+    }
+
+    #[test]
+    fn tunnel_21_what_is_no_query() {
+        let good = query("example.com", Rtype::A);
+        let with = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            Query::parse(&bytes).map(|query| query.id()).unwrap_err()
+        };
+        assert_eq!(with(2, 0x81), QueryError::Response);
+        assert_eq!(with(5, 0), QueryError::QuestionCount(0));
+        assert_eq!(with(5, 2), QueryError::QuestionCount(2));
+        assert_eq!(with(12, 0x80), QueryError::Malformed);
+        assert!(matches!(
+            Query::parse(&good[..11]),
+            Err(QueryError::Malformed)
+        ));
+        assert!(matches!(
+            Query::parse(&good[..28]),
+            Err(QueryError::Malformed)
+        ));
+        assert!(matches!(Query::parse(&[]), Err(QueryError::Malformed)));
+    }
+
+    proptest! {
+        #[test]
+        fn tunnel_21_no_message_panics(bytes in proptest::collection::vec(any::<u8>(), 0..600), fix: bool) {
+            let mut bytes = bytes;
+            if fix && bytes.len() >= 12 {
+                bytes[2] &= 0x7f;
+                bytes[4..6].copy_from_slice(&[0, 1]);
+            }
+            let _ = server_failure_for(&bytes);
+            if let Ok(query) = Query::parse(&bytes) {
+                let _ = (format!("{query:?}"), query.ptr_address(), query.is_canary());
+                let name = DomainName::new("a.example").unwrap();
+                for response in [
+                    query.answer_a([[100, 96, 0, 1].into()]),
+                    query.answer_aaaa([]),
+                    query.answer_ptr(&name),
+                    query.answer_empty(),
+                    query.name_error(),
+                    query.server_failure(),
+                ] {
+                    prop_assert_eq!(&response[..2], &bytes[..2]);
+                    prop_assert!(Message::from_slice(&response).unwrap().sole_question().is_ok());
+                }
+            }
+        }
+    }
 }

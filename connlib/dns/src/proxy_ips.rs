@@ -145,3 +145,109 @@ fn index_of_v6(address: Ipv6Addr) -> Option<u32> {
     }
     u32::try_from(u128::from(address) - u128::from(ranges::PROXY_V6.network())).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(number: u32) -> DomainName {
+        format!("host{number}.example").parse().unwrap()
+    }
+
+    fn texts(addresses: impl Iterator<Item = impl ToString>) -> Vec<String> {
+        addresses.map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn tunnel_1_first_assignments() {
+        let mut proxies = ProxyIps::new();
+        let first = proxies.assign(&domain(1)).unwrap();
+        assert_eq!(
+            texts(first.v4()),
+            ["100.96.0.1", "100.96.0.2", "100.96.0.3", "100.96.0.4"]
+        );
+        let v6 = [
+            "fd00:2021:1111:8000::",
+            "fd00:2021:1111:8000::1",
+            "fd00:2021:1111:8000::2",
+            "fd00:2021:1111:8000::3",
+        ];
+        assert_eq!(texts(first.v6()), v6);
+        assert_eq!(first.all().count(), 8);
+        let second = proxies.assign(&domain(2)).unwrap();
+        assert_eq!(texts(second.v4().take(1)), ["100.96.0.5"]);
+        assert_eq!(texts(second.v6().take(1)), ["fd00:2021:1111:8000::4"]);
+    }
+
+    #[test]
+    fn tunnel_18_assignments_are_stable_and_ignore_case() {
+        let mut proxies = ProxyIps::new();
+        let first = proxies.assign(&"Foo.Example".parse().unwrap());
+        proxies.assign(&domain(2));
+        assert_eq!(proxies.assign(&"fOO.eXAMPLE".parse().unwrap()), first);
+        assert_eq!(proxies.get(&"foo.example".parse().unwrap()), first);
+        assert_eq!(proxies.get(&domain(3)), None);
+        assert_eq!(proxies.iter().len(), 2);
+    }
+
+    #[test]
+    fn tunnel_1_whole_range_without_sentinels_in_order_of_the_range() {
+        // Index arithmetic against the enumeration that the ranges define.
+        let expected = ranges::proxy_addresses_v4();
+        assert!((0..V4_COUNT).map(v4_at).eq(expected.clone()));
+        assert_eq!(expected.count(), V4_COUNT as usize);
+        let expected = ranges::proxy_addresses_v6();
+        assert!((0..V6_COUNT).map(v6_at).eq(expected.clone()));
+        assert_eq!(expected.count(), V6_COUNT as usize);
+    }
+
+    #[test]
+    fn addresses_lead_back_to_their_domain() {
+        let mut proxies = ProxyIps::new();
+        // Past 100.100.110.255, the last address below the sentinels: number 290 559.
+        for number in 0..73_000 {
+            proxies.assign(&domain(number)).unwrap();
+        }
+        for number in [0, 1, 299, 72_639, 72_640, 72_999] {
+            for address in proxies.get(&domain(number)).unwrap().all() {
+                assert!(!ranges::is_sentinel(address), "tunnel 1");
+                assert_eq!(proxies.domain(address), Some(&domain(number)), "{address}");
+            }
+        }
+        for foreign in [
+            "100.96.0.0",
+            "100.100.111.7",
+            "100.127.255.255",
+            "100.95.255.255",
+            "100.120.0.1",
+        ] {
+            assert_eq!(proxies.domain(foreign.parse().unwrap()), None, "{foreign}");
+        }
+        for foreign in [
+            "fd00:2021:1111:8000:100:100:111:0",
+            "fd00:2021:1111:8000::1f:ffff",
+            "::",
+        ] {
+            assert_eq!(proxies.domain(foreign.parse().unwrap()), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn exhaustion_yields_fewer_addresses_and_then_none() {
+        let mut proxies = ProxyIps::new();
+        for number in 0..MAX_DOMAINS {
+            proxies
+                .assign(&DomainName::new(&number.to_string()).unwrap())
+                .unwrap();
+        }
+        assert_eq!(proxies.assign(&domain(0)), None);
+        let last = proxies
+            .get(&DomainName::new(&(MAX_DOMAINS - 1).to_string()).unwrap())
+            .unwrap();
+        assert_eq!((last.v4().count(), last.v6().count()), (0, 4));
+        let partly = ProxyAddresses {
+            number: V4_COUNT / PER_DOMAIN,
+        };
+        assert_eq!(partly.v4().count(), (V4_COUNT % PER_DOMAIN) as usize);
+    }
+}

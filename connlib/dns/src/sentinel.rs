@@ -131,3 +131,123 @@ impl SentinelMap {
         self.entries = entries;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(text: &[&str]) -> Vec<SocketAddr> {
+        text.iter().map(|socket| socket.parse().unwrap()).collect()
+    }
+
+    fn ips(text: &[&str]) -> Vec<IpAddr> {
+        text.iter().map(|ip| ip.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn tunnel_13_servers_of_the_portal_win() {
+        let system = ips(&["192.168.0.1", "fe80::1"]);
+        let fallback = EffectiveServers::select(&[], &system);
+        let expected = sockets(&["192.168.0.1:53", "[fe80::1]:53"]);
+        assert_eq!(
+            fallback,
+            EffectiveServers {
+                origin: ServerOrigin::System,
+                servers: expected
+            }
+        );
+        let portal = sockets(&["1.1.1.1:53", "9.9.9.9:5353"]);
+        let effective = EffectiveServers::select(&portal, &system);
+        assert_eq!(
+            effective,
+            EffectiveServers {
+                origin: ServerOrigin::Portal,
+                servers: portal
+            }
+        );
+    }
+
+    #[test]
+    fn tunnel_14_sentinels_are_filtered() {
+        let own = sockets(&["100.100.111.1:53", "[fd00:2021:1111:8000:100:100:111:5]:53"]);
+        let system = ips(&["100.100.111.7", "192.168.0.1"]);
+        let effective = EffectiveServers::select(&own, &system);
+        assert_eq!(effective.servers, sockets(&["192.168.0.1:53"]));
+        let none = EffectiveServers::select(&own, &system[..1]);
+        assert_eq!(none.servers, []);
+        let mut map = SentinelMap::new();
+        assert!(!map.update(&none.servers));
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn duplicates_are_dropped_keeping_the_order() {
+        let portal = sockets(&["9.9.9.9:53", "1.1.1.1:53", "9.9.9.9:53", "9.9.9.9:54"]);
+        let effective = EffectiveServers::select(&portal, &[]);
+        assert_eq!(
+            effective.servers,
+            sockets(&["9.9.9.9:53", "1.1.1.1:53", "9.9.9.9:54"])
+        );
+    }
+
+    #[test]
+    fn sentinels_are_taken_in_order_and_of_the_servers_family() {
+        let mut map = SentinelMap::new();
+        let servers = sockets(&["9.9.9.9:53", "[2620:fe::fe]:53", "1.1.1.1:53"]);
+        assert!(map.update(&servers));
+        let expected = ips(&[
+            "100.100.111.1",
+            "fd00:2021:1111:8000:100:100:111:0",
+            "100.100.111.2",
+        ]);
+        assert_eq!(map.sentinels().collect::<Vec<_>>(), expected);
+        for (sentinel, server) in expected.into_iter().zip(servers) {
+            assert_eq!(map.upstream(sentinel), Some(server));
+        }
+        assert_eq!(map.upstream([100, 100, 111, 3].into()), None);
+    }
+
+    #[test]
+    fn tunnel_15_consecutive_mappings_are_disjoint() {
+        let mut map = SentinelMap::new();
+        let mut previous = BTreeSet::new();
+        for round in 0..20u8 {
+            assert!(map.update(&sockets(&[
+                &format!("10.0.0.{round}:53"),
+                &format!("[fd77::{round}]:53")
+            ])));
+            let current: BTreeSet<_> = map.sentinels().collect();
+            assert_eq!(current.len(), 2);
+            assert!(current.is_disjoint(&previous));
+            previous = current;
+            if round % 3 == 0 {
+                // Also when there was no server in between.
+                map.update(&[]);
+                assert!(map.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn tunnel_15_same_set_in_other_order_changes_nothing() {
+        let mut map = SentinelMap::new();
+        map.update(&sockets(&["9.9.9.9:53", "1.1.1.1:53"]));
+        let before: Vec<_> = map.iter().collect();
+        assert!(!map.update(&sockets(&["1.1.1.1:53", "9.9.9.9:53"])));
+        assert_eq!(map.iter().collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn servers_beyond_the_range_are_left_out() {
+        let servers: Vec<_> = (0..300)
+            .map(|n| SocketAddr::new([10, 0, 0, 1].into(), 1000 + n))
+            .collect();
+        let mut map = SentinelMap::new();
+        assert!(map.update(&servers));
+        assert_eq!(map.sentinels().len(), 254);
+        assert!(
+            !map.sentinels()
+                .any(|ip| ip == IpAddr::from([100, 100, 111, 255]))
+        );
+    }
+}

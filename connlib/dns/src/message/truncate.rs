@@ -38,3 +38,70 @@ fn question_end(response: &[u8]) -> Option<usize> {
     let end = questions.pos();
     (end <= MAX_UDP_RESPONSE).then_some(end)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::query;
+    use super::*;
+    use domain::base::Rtype;
+    use proptest::prelude::*;
+
+    fn response(len: usize) -> Vec<u8> {
+        let mut message = query("example.com", Rtype::A);
+        message.truncate(29);
+        message[2] |= 0x80;
+        message[7] = 9;
+        message[9] = 8;
+        message[11] = 7;
+        message.resize(len, 0xaa);
+        message
+    }
+
+    #[test]
+    fn tunnel_26_long_response_is_cut_behind_the_question() {
+        let cut = truncate_for_udp(response(4096));
+        let mut expected = response(29);
+        expected[2] |= 0b10;
+        expected[6..12].fill(0);
+        assert_eq!(cut, expected);
+        let message = Message::from_slice(&cut).unwrap();
+        assert!(message.header().tc());
+        assert_eq!(
+            (
+                message.header_counts().qdcount(),
+                message.header_counts().arcount()
+            ),
+            (1, 0)
+        );
+    }
+
+    #[test]
+    fn tunnel_26_longest_response_that_fits_is_left_alone() {
+        assert_eq!(MAX_UDP_RESPONSE, 1212);
+        assert_eq!(truncate_for_udp(response(1212)), response(1212));
+        assert_eq!(truncate_for_udp(response(1213)).len(), 29);
+    }
+
+    #[test]
+    fn broken_question_goes_too() {
+        let mut broken = response(2000);
+        broken[12] = 0xbf;
+        let cut = truncate_for_udp(broken);
+        assert_eq!(cut.len(), 12);
+        assert_eq!(cut[4..], [0; 8]);
+        // So many questions that they alone are too long.
+        let mut many = vec![0; 12];
+        many[4..6].copy_from_slice(&400u16.to_be_bytes());
+        many.extend([0, 0, 1, 0, 1].repeat(400));
+        assert_eq!(truncate_for_udp(many).len(), 12);
+    }
+
+    proptest! {
+        #[test]
+        fn never_too_long_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 1213..2000)) {
+            let cut = truncate_for_udp(bytes);
+            prop_assert!(cut.len() <= MAX_UDP_RESPONSE && cut.len() >= 12);
+            prop_assert_eq!(&cut[6..12], &[0; 6]);
+        }
+    }
+}
