@@ -1,8 +1,11 @@
 //! One host of a running testbed.
 
-use std::{ffi::OsStr, process::Command};
+use std::{ffi::OsStr, net::IpAddr, process::Command};
 
-use crate::namespace::{Namespace, die_with_parent};
+use crate::{
+    interface,
+    namespace::{Namespace, die_with_parent},
+};
 
 /// A host: a network namespace and a mount namespace in which processes can be started.
 #[derive(Debug, Clone)]
@@ -31,6 +34,15 @@ impl Host {
         work: impl FnOnce() -> anyhow::Result<T> + Send,
     ) -> anyhow::Result<T> {
         self.namespace.run(work)
+    }
+
+    /// Gives the host further addresses of its own, on its loopback device.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn add_addresses(&self, addresses: &[IpAddr]) -> anyhow::Result<()> {
+        self.namespace.run(|| interface::add_to_loopback(addresses))
     }
 
     /// A shell command with which a person enters the host from outside, while this process runs.

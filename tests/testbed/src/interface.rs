@@ -38,6 +38,25 @@ pub(crate) fn create_all(host: &HostSpec) -> Result<Vec<OwnedFd>> {
     Ok(devices)
 }
 
+/// Adds addresses to the loopback device of the calling thread's namespace.
+pub(crate) fn add_to_loopback(addresses: &[IpAddr]) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let connection = tokio::spawn(connection);
+        let loopback = index_of(&handle, "lo").await?;
+        for address in addresses {
+            let length = if address.is_ipv4() { 32 } else { 128 };
+            let request = handle.address().add(loopback, *address, length);
+            request.execute().await?;
+        }
+        connection.abort();
+        Ok(())
+    })
+}
+
 fn open_tun(name: &str) -> Result<OwnedFd> {
     let file = fs::OpenOptions::new()
         .read(true)

@@ -1,0 +1,276 @@
+//! The client: session, portal channel and host-side DNS on their threads.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use connlib_dns::{RecursiveQuery, RecursiveResponse};
+use connlib_messages::client::{FromPortal, ToPortal};
+use connlib_model::{GatewayId, ResourceId, ResourceView, TunConfig};
+use connlib_session::{ClientSession, ClientSessionEvent, PortalInput, PortalOutput};
+use connlib_snownet::{DatagramSink, PathKind, Transmit};
+use connlib_tun::Tun;
+use connlib_tunnel::{PublicKey, TunPacket, segment::Coalescer};
+use ip_packet::{Ecn, IpPacket};
+use phoenix_channel::{FatalError, LoginUrl, Options};
+use tokio::sync::mpsc;
+
+use crate::{
+    portal, recursive,
+    role::Role,
+    start::{self, DataThread, StartError},
+};
+
+/// Events that wait for the program; only the newest of each kind matters, so few are enough.
+const EVENT_QUEUE: usize = 64;
+/// Look-ups that wait for the resolver task.
+const QUERY_QUEUE: usize = 1024;
+
+/// What a client is started with.
+pub struct ClientOptions {
+    /// Where and as whom to log in.
+    pub login: LoginUrl,
+    /// Settings of the portal channel. Its sockets and resolver are replaced by ones that bypass the tunnel.
+    pub channel: Options,
+    /// The host's resolvers, for names that are no resource.
+    pub system_resolvers: Vec<IpAddr>,
+}
+
+/// Something that the program around the client must act on.
+#[derive(Debug)]
+pub enum ClientEvent {
+    /// Set the TUN interface and the host's DNS to this.
+    TunConfigUpdated(TunConfig),
+    /// The resources or their states changed.
+    ResourcesChanged(Vec<ResourceView>),
+    /// The session is over.
+    Disconnected(FatalError),
+    /// The data thread ended because of the operating system.
+    Failed(std::io::Error),
+}
+
+/// A running client. Dropping it stops its threads without a farewell; [`Self::stop`] says goodbye first.
+pub struct Client {
+    data: DataThread<ClientRole>,
+    events: mpsc::Receiver<ClientEvent>,
+}
+
+impl Client {
+    /// Starts the threads. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// If no UDP socket can be had or the portal channel cannot be configured.
+    pub fn start(options: ClientOptions, tun: Tun) -> Result<Self, StartError> {
+        let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
+        let (query_tx, query_rx) = mpsc::channel(QUERY_QUEUE);
+        let failed = event_tx.clone();
+        let data = start::start(
+            options.login,
+            options.channel,
+            tun,
+            |seed, now, unix_now| ClientRole::new(seed, now, unix_now, event_tx, query_tx),
+            move |error| {
+                let _ = failed.try_send(ClientEvent::Failed(error));
+            },
+        )?;
+        let commands = data.commands();
+        tokio::spawn(recursive::serve(query_rx, move |response| {
+            commands.try_send(ClientCommand::Resolved(response));
+        }));
+        let this = Self { data, events };
+        this.set_system_resolvers(options.system_resolvers);
+        Ok(this)
+    }
+
+    /// The next event. `None` once the client has ended.
+    pub async fn next_event(&mut self) -> Option<ClientEvent> {
+        self.events.recv().await
+    }
+
+    /// Starts over after a change of network: new sockets, new key, new connections.
+    pub fn reset(&self) {
+        self.data.reset();
+    }
+
+    /// Sets the host's resolvers.
+    pub fn set_system_resolvers(&self, resolvers: Vec<IpAddr>) {
+        self.data
+            .commands()
+            .try_send(ClientCommand::SystemResolvers(resolvers));
+    }
+
+    /// Sets the resources that the user switched off.
+    pub fn set_disabled_resources(&self, disabled: BTreeSet<ResourceId>) {
+        self.data
+            .commands()
+            .try_send(ClientCommand::DisabledResources(disabled));
+    }
+
+    /// Says goodbye to all gateways and the portal and ends the threads; takes at most a second.
+    pub async fn stop(self) {
+        self.data.stop().await;
+    }
+}
+
+/// Wishes of the program, as the data thread gets them.
+pub(crate) enum ClientCommand {
+    SystemResolvers(Vec<IpAddr>),
+    DisabledResources(BTreeSet<ResourceId>),
+    Resolved(RecursiveResponse),
+}
+
+/// The client's session with its side outputs.
+pub(crate) struct ClientRole {
+    session: ClientSession,
+    events: mpsc::Sender<ClientEvent>,
+    queries: mpsc::Sender<Option<RecursiveQuery>>,
+    paths: BTreeMap<GatewayId, (PathKind, SocketAddr, bool)>,
+}
+
+impl ClientRole {
+    fn new(
+        seed: [u8; 32],
+        now: Instant,
+        unix_now: Duration,
+        events: mpsc::Sender<ClientEvent>,
+        queries: mpsc::Sender<Option<RecursiveQuery>>,
+    ) -> Self {
+        Self {
+            session: ClientSession::new(seed, now, unix_now),
+            events,
+            queries,
+            paths: BTreeMap::new(),
+        }
+    }
+
+    /// Logs paths that are new or changed; scripts and the demo read these lines.
+    fn log_paths(&mut self) {
+        let mut current = BTreeMap::new();
+        for view in self.session.tunnel().gateways() {
+            let Some(path) = view.path else { continue };
+            let state = (path.kind, path.remote, path.established.is_some());
+            if self.paths.get(&view.gateway) != Some(&state) && state.2 {
+                tracing::info!(
+                    gateway = %view.gateway,
+                    path = %path.kind,
+                    local = %path.local,
+                    remote = %path.remote,
+                    "Path to gateway in use"
+                );
+            }
+            current.insert(view.gateway, state);
+        }
+        self.paths = current;
+    }
+}
+
+impl Role for ClientRole {
+    type FromPortal = FromPortal;
+    type ToPortal = ToPortal;
+    type Command = ClientCommand;
+
+    fn public_key(&self) -> PublicKey {
+        self.session.public_key()
+    }
+
+    fn handle_tun(&mut self, packet: TunPacket<'_>, now: Instant, sink: &mut impl DatagramSink) {
+        self.session.tunnel_mut().handle_tun(packet, now, sink);
+    }
+
+    fn handle_network(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        self.session
+            .tunnel_mut()
+            .handle_network(local, from, ecn, datagram, now, out);
+    }
+
+    fn handle_portal(&mut self, input: PortalInput<FromPortal, ToPortal>, now: Instant) {
+        self.session.handle_portal(input, now);
+    }
+
+    fn handle_command(&mut self, command: ClientCommand, now: Instant) {
+        match command {
+            ClientCommand::SystemResolvers(resolvers) => {
+                self.session.set_system_resolvers(resolvers, now);
+            }
+            ClientCommand::DisabledResources(disabled) => {
+                self.session.set_disabled_resources(disabled, now);
+            }
+            ClientCommand::Resolved(response) => {
+                self.session
+                    .tunnel_mut()
+                    .handle_recursive_response(response, now);
+            }
+        }
+    }
+
+    fn reset(&mut self, now: Instant) {
+        // Look-ups in flight went out on the old network.
+        let _ = self.queries.try_send(None);
+        self.session.reset(now);
+    }
+
+    fn shutdown(&mut self, now: Instant) {
+        self.session.shutdown(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.session.handle_timeout(now);
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.session.poll_timeout()
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.session.tunnel_mut().poll_transmit()
+    }
+
+    fn poll_packet(&mut self) -> Option<IpPacket> {
+        self.session.tunnel_mut().poll_packet()
+    }
+
+    fn poll_portal(&mut self, now: Instant) -> Option<PortalOutput<ToPortal>> {
+        self.session.poll_portal(now)
+    }
+
+    fn drain_events(&mut self, _now: Instant) {
+        while self.events.capacity() > 0 {
+            let Some(event) = self.session.poll_event() else {
+                break;
+            };
+            let event = match event {
+                ClientSessionEvent::TunConfigUpdated(config) => {
+                    ClientEvent::TunConfigUpdated(config)
+                }
+                ClientSessionEvent::ResourcesChanged(list) => ClientEvent::ResourcesChanged(list),
+                ClientSessionEvent::Failed(error) => ClientEvent::Disconnected(error),
+            };
+            let _ = self.events.try_send(event);
+        }
+        while self.queries.capacity() > 0 {
+            let Some(query) = self.session.tunnel_mut().poll_recursive_query() else {
+                break;
+            };
+            let _ = self.queries.try_send(Some(query));
+        }
+        self.log_paths();
+    }
+}
+
+/// The channel settings that keep a client's portal connection out of its own tunnel.
+pub(crate) fn bypassing(mut options: Options) -> Options {
+    options.sockets = std::sync::Arc::new(connlib_platform::tcp_socket);
+    options.resolver = portal::remembering_resolver();
+    options
+}

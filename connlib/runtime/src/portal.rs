@@ -1,0 +1,122 @@
+//! The channel to the portal as a task: messages between the WebSocket and the data thread.
+
+use std::{
+    io,
+    net::{IpAddr, ToSocketAddrs as _},
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use connlib_messages::{Dialect, Message};
+use connlib_session::{PortalInput, PortalOutput};
+use connlib_tunnel::PublicKey;
+use phoenix_channel::{Channel, Event, Outgoing, Resolver, SendError};
+use tokio::sync::mpsc;
+
+/// Drives `channel` until it ends or the data thread is gone. The first [`PortalOutput::Reconnect`] opens it.
+///
+/// `report` hands an input to the data thread; its result is false once that has ended.
+pub(crate) async fn drive<M, S, F>(
+    mut channel: Channel,
+    mut outputs: mpsc::Receiver<PortalOutput<S>>,
+    report: impl Fn(PortalInput<M, S>) -> F,
+) where
+    M: Message,
+    S: Message,
+    F: Future<Output = bool>,
+{
+    loop {
+        let input = tokio::select! {
+            output = outputs.recv() => match output {
+                Some(PortalOutput::Send(message)) => send(&mut channel, message),
+                Some(PortalOutput::Reconnect { public_key }) => {
+                    channel.connect(login_parameters(public_key));
+                    None
+                }
+                None => break,
+            },
+            event = channel.next() => match event {
+                Ok(event) => translate(event),
+                Err(error) => {
+                    report(PortalInput::Failed(error)).await;
+                    return;
+                }
+            },
+        };
+        if let Some(input) = input
+            && !report(input).await
+        {
+            break;
+        }
+    }
+    close(channel).await;
+}
+
+/// Tells the portal that we leave; it frees our place at once instead of after its time-out.
+async fn close(mut channel: Channel) {
+    if channel.close().is_err() {
+        return;
+    }
+    let closed = async { while !matches!(channel.next().await, Ok(Event::Closed) | Err(_)) {} };
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(1), closed).await;
+}
+
+fn send<M, S: Message>(channel: &mut Channel, message: S) -> Option<PortalInput<M, S>> {
+    let outgoing = Outgoing::new(message.event(Dialect::Unversioned), message.payload());
+    match channel.send(outgoing) {
+        Ok(()) => None,
+        Err(SendError::NotConnected(_) | SendError::QueueFull(_)) => {
+            Some(PortalInput::Unsent(message))
+        }
+    }
+}
+
+fn translate<M: Message, S>(event: Event) -> Option<PortalInput<M, S>> {
+    match event {
+        Event::Connected => {
+            tracing::info!("Connected to the portal");
+            Some(PortalInput::Connected)
+        }
+        Event::Message(message) => match M::parse(&message.event, message.payload) {
+            Ok(message) => Some(PortalInput::Message(message)),
+            Err(error) => {
+                tracing::warn!(%error, "Ignoring a message of the portal");
+                None
+            }
+        },
+        Event::Hiccup { delay, error, .. } => {
+            tracing::info!(retry_in = ?delay, %error, "No connection to the portal");
+            Some(PortalInput::Disconnected)
+        }
+        Event::Closed => Some(PortalInput::Disconnected),
+    }
+}
+
+fn login_parameters(key: PublicKey) -> Vec<(String, String)> {
+    vec![("public_key".to_owned(), BASE64_STANDARD.encode(key.0))]
+}
+
+/// Looks the portal's name up by the system's resolver and remembers the last answer, since the resolver may be what
+/// the tunnel has just taken away.
+pub(crate) fn remembering_resolver() -> Resolver {
+    let last = Arc::new(Mutex::new(Vec::<IpAddr>::new()));
+    Arc::new(move |host: String| {
+        let last = Arc::clone(&last);
+        Box::pin(async move {
+            let found = tokio::task::spawn_blocking(move || -> io::Result<Vec<IpAddr>> {
+                Ok((host, 0).to_socket_addrs()?.map(|s| s.ip()).collect())
+            });
+            let found = found.await.map_err(io::Error::other)?;
+            let mut last = last.lock().map_err(|_| io::ErrorKind::Other)?;
+            match found {
+                Ok(addresses) if !addresses.is_empty() => *last = addresses,
+                Ok(_) | Err(_) if !last.is_empty() => {
+                    tracing::debug!("The portal's name does not resolve; using its last addresses");
+                }
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+            Ok(last.clone())
+        })
+    })
+}

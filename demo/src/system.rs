@@ -1,0 +1,319 @@
+//! The system: starting its processes in order, and steering them.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use testbed::Testbed;
+
+use crate::{
+    interrupt,
+    portal_files::PortalFiles,
+    process::Process,
+    role::ROLE_ARGUMENT,
+    scenario::{self, Scenario, host},
+};
+
+/// How long a process may take to get ready.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a process may take to end.
+const GRACE: Duration = Duration::from_secs(3);
+/// Health endpoint of relay and gateway, inside their namespaces.
+const HEALTH: &str = "127.0.0.1:8081";
+
+/// A running system.
+pub struct System {
+    scenario: Scenario,
+    processes: BTreeMap<&'static str, Process>,
+    testbed: Testbed,
+    files: PortalFiles,
+    directory: TempDir,
+}
+
+impl System {
+    /// Builds the network; no process of the system runs yet.
+    ///
+    /// # Errors
+    ///
+    /// If namespaces or devices cannot be made.
+    pub fn new(scenario: Scenario) -> Result<Self> {
+        Self::with_topology(scenario, &scenario.topology())
+    }
+
+    /// As [`Self::new`], with a changed topology.
+    ///
+    /// # Errors
+    ///
+    /// If namespaces or devices cannot be made.
+    pub fn with_topology(scenario: Scenario, topology: &testbed::Topology) -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("firezone-demo-").tempdir()?;
+        let testbed = Testbed::start(topology)?;
+        let files = PortalFiles::create(directory.path(), scenario)?;
+        Ok(Self {
+            scenario,
+            processes: BTreeMap::new(),
+            testbed,
+            files,
+            directory,
+        })
+    }
+
+    /// The network that lies between the processes.
+    pub fn scenario(&self) -> Scenario {
+        self.scenario
+    }
+
+    /// The test network.
+    pub fn testbed(&self) -> &Testbed {
+        &self.testbed
+    }
+
+    /// Configuration and tokens of the portal.
+    pub fn files(&self) -> &PortalFiles {
+        &self.files
+    }
+
+    /// Where logs and state are.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// A process of the system by its host's name.
+    ///
+    /// # Errors
+    ///
+    /// If it was not started.
+    pub fn process(&mut self, name: &str) -> Result<&mut Process> {
+        let process = self.processes.get_mut(name);
+        process.with_context(|| format!("{name} is not running"))
+    }
+
+    /// Starts the private web server.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready.
+    pub fn start_web(&mut self) -> Result<()> {
+        let mut command = self.role_command(host::WEB, "web")?;
+        let addresses: [IpAddr; 4] = [
+            scenario::WEB_V4.into(),
+            scenario::WEB_V6.into(),
+            scenario::APP_V4.into(),
+            scenario::APP_V6.into(),
+        ];
+        command.args(addresses.map(|address| address.to_string()));
+        self.add_addresses(host::WEB, &addresses[2..])?;
+        self.start(host::WEB, command)?
+            .wait_for("it listens", PATIENCE, |log| {
+                log.contains("listening").then_some(())
+            })
+    }
+
+    /// Starts the portal.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready.
+    pub fn start_portal(&mut self) -> Result<()> {
+        let mut command = self.role_command(host::PORTAL, "portal")?;
+        command.arg("--config").arg(self.files.config());
+        self.start(host::PORTAL, command)?;
+        let address = SocketAddr::new(self.scenario.portal_address(), scenario::PORTAL_PORT);
+        self.wait_healthy(host::PORTAL, &address.to_string(), "/healthz")
+    }
+
+    /// Starts the relay.
+    ///
+    /// # Errors
+    ///
+    /// If it does not join the portal.
+    pub fn start_relay(&mut self) -> Result<()> {
+        let mut command = self.role_command(host::RELAY, "relay")?;
+        let (v4, v6) = self.scenario.relay_addresses();
+        if let Some(v4) = v4 {
+            command.args(["--public-ip4-addr", &v4.to_string()]);
+        }
+        if let Some(v6) = v6 {
+            command.args(["--public-ip6-addr", &v6.to_string()]);
+        }
+        command
+            .args(["--api-url", &self.portal_url()])
+            .args(["--health-check-addr", HEALTH])
+            .env("FIREZONE_TOKEN", self.files.relay_token());
+        self.start(host::RELAY, command)?;
+        self.wait_healthy(host::RELAY, HEALTH, "/readyz")
+    }
+
+    /// Starts the gateway.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get its interface from the portal.
+    pub fn start_gateway(&mut self) -> Result<()> {
+        let mut command = self.role_command(host::GATEWAY, "gateway")?;
+        command
+            .args(["--api-url", &self.portal_url()])
+            .args(["--health-check-addr", HEALTH])
+            .env("FIREZONE_TOKEN", self.files.gateway_token())
+            .env("FIREZONE_ID", "6f1c3bb6-2a1c-4c5f-8f38-6f6f0a2d7e01")
+            .env("FIREZONE_MASQUERADE", "off");
+        self.start_until(host::GATEWAY, command, "Tunnel ready")
+    }
+
+    /// Starts the client.
+    ///
+    /// # Errors
+    ///
+    /// If its tunnel does not get ready.
+    pub fn start_client(&mut self) -> Result<()> {
+        let mut command = self.role_command(host::CLIENT, "client")?;
+        command
+            .args(["--api-url", &self.portal_url()])
+            .args(["--dns-control", "etc-resolv-conf"])
+            .arg("--log-dir")
+            .arg(self.directory.path().join("client-logs"))
+            .env("FIREZONE_TOKEN", self.files.client_token())
+            .env("FIREZONE_ID", "0d1f1f6e-52a5-4b33-9d0b-3f1f2c9a6b02");
+        self.start_until(host::CLIENT, command, "Tunnel ready")
+    }
+
+    /// Starts everything, in the order of dependence.
+    ///
+    /// # Errors
+    ///
+    /// If anything does not get ready.
+    pub fn start_all(&mut self) -> Result<()> {
+        self.start_web()?;
+        self.start_portal()?;
+        self.start_relay()?;
+        self.start_gateway()?;
+        self.start_client()
+    }
+
+    /// Runs a probe on the client's machine.
+    ///
+    /// # Errors
+    ///
+    /// If the probe fails, with what it printed.
+    pub fn probe<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
+        let mut command = self.role_command(host::CLIENT, "probe")?;
+        let mut child = command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        while child.try_wait()?.is_none() {
+            if let Err(error) = interrupt::check() {
+                child.kill()?;
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        serde_json::from_slice(&output.stdout).context("unreadable result of a probe")
+    }
+
+    /// Stops everything, components that say goodbye first.
+    pub fn stop(&mut self) {
+        for name in [
+            host::CLIENT,
+            host::GATEWAY,
+            host::RELAY,
+            host::PORTAL,
+            host::WEB,
+        ] {
+            if let Some(mut process) = self.processes.remove(name)
+                && let Err(error) = process.stop(GRACE)
+            {
+                eprintln!("cannot stop {name}: {error:#}");
+            }
+        }
+    }
+
+    /// Removes a process from the books, stopped or killed by the caller.
+    pub fn forget(&mut self, name: &str) -> Option<Process> {
+        self.processes.remove(name)
+    }
+
+    fn start(&mut self, name: &'static str, command: Command) -> Result<&mut Process> {
+        let process = Process::start(name, command, self.directory.path())?;
+        self.processes.insert(name, process);
+        self.process(name)
+    }
+
+    /// Starts a process and waits until it prints `line` once more than before.
+    fn start_until(&mut self, name: &'static str, command: Command, line: &str) -> Result<()> {
+        let log = self.directory.path().join(format!("{name}.log"));
+        let before = std::fs::read_to_string(log).unwrap_or_default();
+        let before = before.matches(line).count();
+        self.start(name, command)?
+            .wait_for(&format!("\"{line}\""), PATIENCE, |log| {
+                (log.matches(line).count() > before).then_some(())
+            })
+    }
+
+    fn wait_healthy(&mut self, name: &str, address: &str, path: &str) -> Result<()> {
+        let testbed_host = self.testbed.host(name)?.clone();
+        let deadline = Instant::now() + PATIENCE;
+        let check = || testbed_host.run(|| http_status(address, path)).ok();
+        self.process(name)?
+            .wait_for(&format!("{path} is fine"), PATIENCE, |_| {
+                if Instant::now() > deadline {
+                    return None;
+                }
+                check().filter(|status| *status == 200).map(drop)
+            })
+    }
+
+    fn role_command(&self, host: &str, role: &str) -> Result<Command> {
+        let mut command = self.testbed.host(host)?.command(std::env::current_exe()?);
+        command
+            .args([ROLE_ARGUMENT, role])
+            .env("NO_COLOR", "1")
+            .env_remove("FIREZONE_TOKEN");
+        Ok(command)
+    }
+
+    fn portal_url(&self) -> String {
+        let address = SocketAddr::new(self.scenario.portal_address(), scenario::PORTAL_PORT);
+        format!("ws://{address}/")
+    }
+
+    /// Gives a host further addresses of its own, on the loopback device.
+    fn add_addresses(&self, host: &str, addresses: &[IpAddr]) -> Result<()> {
+        self.testbed.host(host)?.add_addresses(addresses)
+    }
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Status code of a GET.
+fn http_status(address: &str, path: &str) -> Result<u16> {
+    let address: SocketAddr = address.parse()?;
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    status.context("no HTTP status")
+}
