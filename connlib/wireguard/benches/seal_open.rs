@@ -2,7 +2,12 @@
 //!
 //! `peer/*` minus `boringtun/*` is what this crate adds per packet.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "benchmark")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "benchmark"
+)]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};

@@ -126,6 +126,7 @@ impl fmt::Debug for HandshakeLimiter {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may start at any instant")]
 mod tests {
     use super::*;
 

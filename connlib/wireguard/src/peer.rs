@@ -63,6 +63,10 @@ pub struct Peer<E: Engine = Boringtun> {
     machine: Machine<E>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a few hundred bytes; the engines' state is boxed"
+)]
 enum Machine<E> {
     Initiator(Initiator<E>),
     Responder(Responder<E>),

@@ -232,6 +232,7 @@ impl PacketBatch for Nothing {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may start at any instant")]
 mod tests {
     use super::*;
 

@@ -48,6 +48,7 @@ impl Session {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may start at any instant")]
 mod tests {
     use super::*;
 

@@ -254,15 +254,6 @@ impl World {
         }
     }
 
-    /// Puts a datagram on the wire as if `from` had sent it.
-    pub fn inject(&mut self, from: Side, datagram: Vec<u8>) {
-        self.sequence += 1;
-        self.wire.insert(
-            (self.now + self.latency, self.sequence),
-            (from.other(), datagram),
-        );
-    }
-
     /// Hands a datagram to an end, the way a node does.
     pub fn open(&mut self, side: Side, datagram: &[u8]) -> Option<Result<Opened, OpenError>> {
         let now = self.now;
