@@ -1,16 +1,17 @@
-//! Finding a path (snownet 25–30, 36, 42).
+//! Finding a path (snownet 25–27, 30, 31, 35, 37, 42).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use connlib_snownet::{ConnectionState, PathKind, Role};
+use connlib_snownet::{Event, PathKind, Role};
+use connlib_stun::{Class, Envelope};
 
-use crate::world::{Place, World};
+use crate::world::{Place, World, v6};
+use crate::{C, G};
 
-const C: usize = 0;
-const G: usize = 1;
+const DIRECT: (PathKind, PathKind) = (PathKind::PeerToPeer, PathKind::PeerToPeer);
 
-fn kinds(client: Place, gateway: Place) -> (PathKind, PathKind) {
-    let mut world = World::pair(2, client, gateway);
+fn settled(mut world: World) -> (PathKind, PathKind) {
     world.establish(C, G);
     // Better pairs are found within the first checks.
     world.run_for(Duration::from_secs(5));
@@ -20,28 +21,174 @@ fn kinds(client: Place, gateway: Place) -> (PathKind, PathKind) {
 
 #[test]
 fn snownet_25_hosts_without_nat_connect_directly() {
-    let direct = (PathKind::PeerToPeer, PathKind::PeerToPeer);
-    assert_eq!(kinds(Place::Open, Place::Open), direct);
+    assert_eq!(settled(World::pair(2, Place::Open, Place::Open)), DIRECT);
 }
 
 #[test]
 fn snownet_25_cone_nats_connect_directly() {
-    let direct = (PathKind::PeerToPeer, PathKind::PeerToPeer);
-    assert_eq!(kinds(Place::Cone, Place::Cone), direct);
+    assert_eq!(settled(World::pair(2, Place::Cone, Place::Cone)), DIRECT);
+    assert_eq!(settled(World::pair(1, Place::Open, Place::Cone)), DIRECT);
 }
 
 #[test]
-fn snownet_25_one_symmetric_nat_connects() {
-    let direct = (PathKind::PeerToPeer, PathKind::PeerToPeer);
-    assert_eq!(kinds(Place::Symmetric, Place::Open), direct);
-    assert_eq!(kinds(Place::Open, Place::Symmetric), direct);
+fn snownet_25_one_symmetric_nat_connects_directly() {
+    let of = |client, gateway| settled(World::pair(2, client, gateway));
+    assert_eq!(of(Place::Symmetric, Place::Open), DIRECT);
+    assert_eq!(of(Place::Open, Place::Symmetric), DIRECT);
 }
 
 #[test]
 fn snownet_25_two_symmetric_nats_connect_relay_to_relay() {
-    let (client, gateway) = kinds(Place::Symmetric, Place::Symmetric);
-    assert_eq!(client, PathKind::RelayToRelay);
-    assert_eq!(gateway, PathKind::RelayToRelay);
+    for relays in [1, 2] {
+        let world = World::pair(relays, Place::Symmetric, Place::Symmetric);
+        let (client, gateway) = settled(world);
+        assert_eq!(client, PathKind::RelayToRelay);
+        assert_eq!(gateway, PathKind::RelayToRelay);
+    }
+}
+
+#[test]
+fn snownet_25_families_meet_at_a_relay() {
+    for (client_v4, gateway_v4) in [(true, false), (false, true)] {
+        let mut world = World::new();
+        world.add_relay(Some([9, 9, 9, 1].into()), Some(v6(9)));
+        for (role, is_v4, last) in [(Role::Client, client_v4, 1), (Role::Gateway, gateway_v4, 2)] {
+            let v4 = is_v4.then_some([1, 0, 0, last].into());
+            let v6 = (!is_v4).then_some(v6(last.into()));
+            world.add_host(role, v4, v6, None);
+        }
+        world.announce_relays();
+        world.run_for(Duration::from_secs(1));
+        let (client, gateway) = settled(world);
+        assert_ne!(client, PathKind::PeerToPeer);
+        assert_ne!(gateway, PathKind::PeerToPeer);
+    }
+}
+
+#[test]
+fn snownet_25_loss_and_late_candidates_are_survived() {
+    for (client, gateway) in [
+        (Place::Cone, Place::Cone),
+        (Place::Symmetric, Place::Symmetric),
+    ] {
+        let mut world = World::pair(2, client, gateway);
+        world.lose(0.2);
+        world.signalling_delay = Duration::from_secs(3);
+        world.establish(C, G);
+    }
+}
+
+#[test]
+fn snownet_26_only_the_client_nominates() {
+    const USE_CANDIDATE: u16 = 0x0025;
+    let mut world = World::pair(2, Place::Cone, Place::Symmetric);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(60));
+    let nominations = |host| {
+        world
+            .sent
+            .iter()
+            .filter(|wire| wire.host == host)
+            .filter_map(|wire| match wire.payload.first()? {
+                64..=79 => wire.payload.get(4..),
+                _ => Some(&wire.payload),
+            })
+            .filter_map(|bytes| Envelope::parse(bytes).ok())
+            .filter(|message| message.class() == Class::Request)
+            .filter(|message| message.attribute(USE_CANDIDATE).is_some())
+            .count()
+    };
+    assert!(nominations(C) > 0);
+    assert_eq!(nominations(G), 0);
+}
+
+#[test]
+fn snownet_27_no_candidate_fails_after_ten_seconds() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.signalling = |_| false;
+    let begin = world.elapsed();
+    world.connect(C, G);
+    world.run_for(Duration::from_secs(60));
+    for (host, peer) in [(C, G), (G, C)] {
+        let failed = Event::ConnectionFailed(peer as u32);
+        assert_eq!(
+            world.times(host, |e| *e == failed),
+            [begin + Duration::from_secs(10)]
+        );
+        assert!(!world.hosts[host].node.has_connection(peer as u32));
+    }
+}
+
+#[test]
+fn snownet_27_a_candidate_cancels_the_wait() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.signalling = |_| false;
+    world.connect(C, G);
+    let unreachable = "candidate:1 1 udp 2113929471 203.0.113.99 9 typ host";
+    let now = world.now;
+    for (host, peer) in [(C, G), (G, C)] {
+        let node = &mut world.hosts[host].node;
+        node.add_remote_candidate(peer as u32, unreachable, now);
+        world.drain(host);
+    }
+    world.run_for(Duration::from_secs(15));
+    assert!(world.hosts[C].node.has_connection(G as u32));
+    assert!(world.hosts[G].node.has_connection(C as u32));
+}
+
+#[test]
+fn snownet_30_remote_candidates_before_local_ones() {
+    let mut world = World::pair(2, Place::Open, Place::Cone);
+    world.establish(C, G);
+    // Faster than any answer of a relay.
+    world.signalling_delay = Duration::from_millis(1);
+    world.roam(C, [1, 0, 0, 77].into());
+    world.connect(C, G);
+    let established = Event::ConnectionEstablished(G as u32);
+    world.run_until(Duration::from_secs(5), |w| {
+        w.count(C, |e| *e == established) == 2
+    });
+    world.ping(C, G);
+}
+
+#[test]
+fn snownet_31_late_candidates_upgrade_to_a_direct_path() {
+    for idle in [0, 60] {
+        let mut world = World::pair(2, Place::Open, Place::Open);
+        world.signalling = |sdp| sdp.contains("typ relay");
+        world.establish(C, G);
+        world.run_for(Duration::from_secs(5 + idle));
+        assert_ne!(world.kind(C, G), Some(PathKind::PeerToPeer));
+        world.signalling = |_| true;
+        world.connect(C, G);
+        world.run_for(Duration::from_secs(3));
+        assert_eq!(world.kind(C, G), Some(PathKind::PeerToPeer));
+        assert_eq!(world.kind(G, C), Some(PathKind::PeerToPeer));
+        world.ping(C, G);
+        assert_eq!(
+            world.count(C, |e| matches!(e, Event::ConnectionFailed(_))),
+            0
+        );
+    }
+}
+
+#[test]
+fn snownet_37_source_address_does_not_choose_the_peer() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    let other = world.add_host_at(Role::Client, Place::Open);
+    world.announce_relays();
+    world.run_for(Duration::from_secs(1));
+    world.establish(C, G);
+    world.establish(other, G);
+    world.run_for(Duration::from_secs(2));
+
+    let first = world.hosts[G].node.path(C as u32).unwrap();
+    world.send(other, G, 4242);
+    let stolen = world.sent.last().cloned().unwrap();
+    assert_eq!(stolen.host, other);
+    world.receive(G, first.local, first.remote, &stolen.payload);
+    assert!(world.received(G, other).contains(&4242));
+    assert!(!world.received(G, C).contains(&4242));
 }
 
 #[test]
@@ -50,12 +197,33 @@ fn snownet_42_established_once() {
     world.establish(C, G);
     world.run_for(Duration::from_secs(600));
     for (host, peer) in [(C, G), (G, C)] {
-        let event = connlib_snownet::Event::ConnectionEstablished(peer as u32);
+        let event = Event::ConnectionEstablished(peer as u32);
         assert_eq!(world.count(host, |e| *e == event), 1);
     }
-    assert_eq!(
-        world.hosts[C].node.connection_state(1),
-        Some(ConnectionState::Idle)
-    );
-    let _ = Role::Client;
+}
+
+#[test]
+fn early_packets_of_the_client_are_kept_and_those_of_the_gateway_are_not() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.connect(C, G);
+    for number in 0..300 {
+        world.send(C, G, number);
+    }
+    assert_eq!(world.send(G, C, 1).dropped, 1);
+    world.run_for(Duration::from_secs(3));
+    let kept: Vec<u32> = (0..256).collect();
+    assert_eq!(world.received(G, C), kept);
+    assert_eq!(world.received(C, G), [0; 0]);
+}
+
+#[test]
+fn direct_datagrams_name_their_source_and_relayed_ones_do_not() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    let extra: SocketAddr = "1.0.0.1:52625".parse().unwrap();
+    let now = world.now;
+    world.hosts[C].node.add_host_candidate(extra, now);
+    world.establish(C, G);
+    let path = world.hosts[C].node.path(G as u32).unwrap();
+    assert_eq!(path.local, extra);
+    assert_eq!(path.relay, None);
 }

@@ -7,4 +7,17 @@
 mod relay;
 mod world;
 
+mod closing;
 mod connect;
+mod hostile;
+mod idle;
+mod loss;
+mod relays;
+mod time;
+mod upsert;
+mod wireguard;
+
+/// Index of the client in [`world::World::pair`].
+const C: usize = 0;
+/// Index of the gateway in [`world::World::pair`].
+const G: usize = 1;

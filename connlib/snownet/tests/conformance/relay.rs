@@ -75,13 +75,6 @@ impl Relay {
         self.password = password.to_owned();
     }
 
-    pub fn owns(&self, ip: IpAddr) -> bool {
-        match ip {
-            IpAddr::V4(ip) => self.v4 == Some(ip),
-            IpAddr::V6(ip) => self.v6 == Some(ip),
-        }
-    }
-
     pub fn handle(
         &mut self,
         to: SocketAddr,

@@ -22,7 +22,6 @@ use netsim::{
 use crate::relay::Relay;
 
 pub const PSK: [u8; 32] = [0x77; 32];
-const SIGNALLING_DELAY: Duration = Duration::from_millis(40);
 /// Most time steps of one node at one instant (snownet 2).
 const MAX_STEPS_AT_ONE_INSTANT: usize = 100;
 
@@ -77,10 +76,14 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub relays: Vec<Relay>,
     pub sent: Vec<Wire>,
-    /// Whether candidates travel between nodes.
-    pub signalling: bool,
+    /// Which candidates (SDP) travel between nodes.
+    pub signalling: fn(&str) -> bool,
+    pub signalling_delay: Duration,
+    /// Also wakes every node this often, for nothing.
+    pub tick: Option<Duration>,
     /// Datagrams for which this returns true are lost.
     pub drop: Box<dyn FnMut(&Wire) -> bool>,
+    last_tick: Instant,
     signals: BTreeMap<(Instant, u64), Signal>,
     sequence: u64,
     seed: u8,
@@ -108,12 +111,30 @@ impl World {
             hosts: Vec::new(),
             relays: Vec::new(),
             sent: Vec::new(),
-            signalling: true,
+            signalling: |_| true,
+            signalling_delay: Duration::from_millis(40),
+            tick: None,
             drop: Box::new(|_| false),
+            last_tick: now,
             signals: BTreeMap::new(),
             sequence: 0,
             seed,
         }
+    }
+
+    /// When each event that `matches` happened at `host`.
+    pub fn times(&self, host: usize, matches: impl Fn(&Event<u32>) -> bool) -> Vec<Duration> {
+        let events = self.hosts[host].events.iter();
+        events
+            .filter(|(_, event)| matches(event))
+            .map(|(at, _)| *at)
+            .collect()
+    }
+
+    /// What an observer of the network can compare between two runs: ciphertext and transaction ids differ.
+    pub fn trace(&self) -> Vec<(Duration, SocketAddr, SocketAddr, usize, Option<u8>)> {
+        let line = |w: &Wire| (w.at, w.src, w.dst, w.payload.len(), w.wireguard_type());
+        self.sent.iter().map(line).collect()
     }
 
     /// A world with `relays` dual-stack relays, a client and a gateway at the given places, all of them connected to the relays.
@@ -127,6 +148,17 @@ impl World {
         world.announce_relays();
         world.run_for(Duration::from_secs(1));
         world
+    }
+
+    /// Loses this share of all packets to and from every host.
+    pub fn lose(&mut self, share: f64) {
+        for host in &self.hosts {
+            let loss = LinkConfig {
+                loss: share,
+                ..link()
+            };
+            self.net.set_link(host.id, loss);
+        }
     }
 
     pub fn add_relay(&mut self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> usize {
@@ -229,7 +261,6 @@ impl World {
             self.hosts[host]
                 .node
                 .upsert_connection(other as u32, key, psk, local, remote, now);
-        self.assert_output_is_due(host);
         self.drain(host);
         result
     }
@@ -312,26 +343,38 @@ impl World {
             .map(|path| path.kind)
     }
 
-    /// Runs until both ends are established, sends a packet each way and checks that both arrive.
+    /// Connects, sends until both ends are established, and checks that a packet arrives each way.
     pub fn establish(&mut self, client: usize, gateway: usize) {
         self.connect(client, gateway);
-        self.run_until(Duration::from_secs(15), |w| {
-            w.is_established(client, gateway) && w.is_established(gateway, client)
+        self.run_until(Duration::from_secs(25), |w| {
+            w.is_established(client, gateway)
         });
+        // The client's first packet confirms the session; should it be lost, the next one does.
+        for _ in 0..20 {
+            if self.is_established(gateway, client) {
+                break;
+            }
+            self.send(client, gateway, 0);
+            self.run_for(Duration::from_millis(500));
+        }
+        assert!(self.is_established(gateway, client));
         self.ping(client, gateway);
     }
 
-    /// One packet each way.
+    /// A packet each way, repeated a few times should it be lost.
     pub fn ping(&mut self, client: usize, gateway: usize) {
-        let number = self.sent.len() as u32;
-        self.send(client, gateway, number);
-        self.run_until(Duration::from_secs(3), |w| {
-            w.received(gateway, client).contains(&number)
-        });
-        self.send(gateway, client, number);
-        self.run_until(Duration::from_secs(3), |w| {
-            w.received(client, gateway).contains(&number)
-        });
+        for (from, to) in [(client, gateway), (gateway, client)] {
+            let number = self.sent.len() as u32;
+            for _ in 0..5 {
+                self.send(from, to, number);
+                self.run_for(Duration::from_millis(100));
+                if self.received(to, from).contains(&number) {
+                    break;
+                }
+                self.run_for(Duration::from_millis(900));
+            }
+            assert!(self.received(to, from).contains(&number), "{from} to {to}");
+        }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -368,29 +411,26 @@ impl World {
     }
 
     fn signal(&mut self, host: usize, event: &Event<u32>) {
-        if !self.signalling {
-            return;
-        }
         let from = host as u32;
-        let signal = match event.clone() {
-            Event::NewIceCandidate { peer, sdp } => Signal::Candidate {
-                to: peer as usize,
-                from,
-                sdp,
-            },
-            Event::InvalidateIceCandidate { peer, sdp } => Signal::Withdrawal {
-                to: peer as usize,
-                from,
-                sdp,
-            },
+        let (to, sdp, is_new) = match event {
+            Event::NewIceCandidate { peer, sdp } => (*peer as usize, sdp.clone(), true),
+            Event::InvalidateIceCandidate { peer, sdp } => (*peer as usize, sdp.clone(), false),
             Event::ConnectionEstablished(_)
             | Event::ConnectionFailed(_)
             | Event::ConnectionClosed(_)
             | Event::NoRelays => return,
         };
+        if !(self.signalling)(&sdp) {
+            return;
+        }
+        let signal = if is_new {
+            Signal::Candidate { to, from, sdp }
+        } else {
+            Signal::Withdrawal { to, from, sdp }
+        };
         self.sequence += 1;
         self.signals
-            .insert((self.now + SIGNALLING_DELAY, self.sequence), signal);
+            .insert((self.now + self.signalling_delay, self.sequence), signal);
     }
 
     fn put_on_wire(&mut self, host: usize, transmit: Transmit) {
@@ -437,9 +477,11 @@ impl World {
             .hosts
             .iter_mut()
             .filter_map(|host| host.node.poll_timeout().map(|(at, _)| at));
+        let tick = self.tick.map(|tick| self.last_tick + tick);
         let next = nodes
             .chain(self.net.poll_timeout())
             .chain(self.signals.keys().next().map(|(at, _)| *at))
+            .chain(tick)
             .min();
         let Some(next) = next.filter(|at| *at <= end) else {
             return false;
@@ -449,6 +491,14 @@ impl World {
         self.deliver_signals();
         for host in 0..self.hosts.len() {
             self.time_out(host);
+        }
+        if tick.is_some_and(|at| self.now >= at) {
+            self.last_tick = self.now;
+            for host in 0..self.hosts.len() {
+                let now = self.now;
+                self.hosts[host].node.handle_timeout(now);
+                self.drain(host);
+            }
         }
         true
     }
@@ -535,14 +585,7 @@ impl World {
         }
     }
 
-    /// snownet 3
-    fn assert_output_is_due(&mut self, host: usize) {
-        let now = self.now;
-        let next = self.hosts[host].node.poll_timeout();
-        assert!(next.is_some_and(|(at, _)| at <= now) || next.is_none_or(|(at, _)| at > now));
-    }
-
-    fn credentials(&self, client: usize, gateway: usize) -> (IceCredentials, IceCredentials) {
+    pub fn credentials(&self, client: usize, gateway: usize) -> (IceCredentials, IceCredentials) {
         let mut hasher = DefaultHasher::new();
         (client, gateway).hash(&mut hasher);
         self.hosts[client].node.public_key().0.hash(&mut hasher);

@@ -1,0 +1,70 @@
+//! Paths that break (snownet 28, 29).
+
+use std::time::Duration;
+
+use connlib_snownet::Event;
+
+use crate::world::{Place, World};
+use crate::{C, G};
+
+fn failures(world: &World, host: usize) -> Vec<Duration> {
+    world.times(host, |e| matches!(e, Event::ConnectionFailed(_)))
+}
+
+#[test]
+fn snownet_28_client_gives_up_after_the_ice_timeout_and_gateway_waits() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(5));
+    let cut = world.elapsed();
+    world.drop = Box::new(|_| true);
+    // Traffic keeps the link awake.
+    for number in 0..40 {
+        world.try_send(C, G, number);
+        world.run_for(Duration::from_millis(500));
+    }
+    let failed = failures(&world, C);
+    assert_eq!(failed.len(), 1);
+    // A check is due every 1.5 s; the timeout of 16.5 s starts with the first unanswered one; 2 s of grace follow.
+    let after = failed[0] - cut;
+    assert!(after >= Duration::from_millis(18_500), "{after:?}");
+    assert!(after <= Duration::from_millis(20_000), "{after:?}");
+
+    world.run_for(Duration::from_secs(590));
+    assert!(world.hosts[G].node.has_connection(C as u32));
+    world.run_for(Duration::from_secs(700));
+    assert_eq!(failures(&world, G).len(), 1);
+}
+
+#[test]
+fn snownet_29_a_short_disconnect_is_not_a_failure() {
+    let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
+    world.add_relay(Some([9, 9, 9, 77].into()), None);
+    world.establish(C, G);
+    for host in [C, G] {
+        world.update_relays(host, &[0], &[]);
+    }
+    world.run_for(Duration::from_millis(1_500));
+    for host in [C, G] {
+        world.update_relays(host, &[], &[1]);
+    }
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(failures(&world, C), []);
+    assert_eq!(failures(&world, G), []);
+    world.ping(C, G);
+}
+
+#[test]
+fn a_disconnect_without_remedy_fails_after_the_grace() {
+    let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(60));
+    let cut = world.elapsed();
+    for host in [C, G] {
+        world.update_relays(host, &[0], &[]);
+    }
+    world.run_for(Duration::from_secs(120));
+    let failed = failures(&world, C);
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0] >= cut + Duration::from_secs(2));
+}

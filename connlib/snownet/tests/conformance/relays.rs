@@ -1,0 +1,244 @@
+//! Relays that come, go and restart (snownet 21, 22, 24, 34, 35, 39).
+
+use std::time::Duration;
+
+use connlib_snownet::{Event, PathKind, Role};
+
+use crate::world::{PSK, Place, World};
+use crate::{C, G};
+
+fn invalidated(world: &World, host: usize) -> Vec<String> {
+    let events = world.hosts[host].events.iter();
+    events
+        .filter_map(|(_, event)| match event {
+            Event::InvalidateIceCandidate { sdp, .. } => Some(sdp.clone()),
+            _ => None,
+        })
+        .collect()
+}
+
+fn failed(world: &World) -> usize {
+    [C, G]
+        .map(|host| world.count(host, |e| matches!(e, Event::ConnectionFailed(_))))
+        .iter()
+        .sum()
+}
+
+/// Sends a packet each way every 50 ms for `duration`; returns the longest silence at either end.
+fn longest_gap(world: &mut World, duration: Duration) -> Duration {
+    let begin = world.elapsed();
+    for number in 0..duration.as_millis() as u32 / 50 {
+        world.try_send(C, G, number);
+        world.try_send(G, C, number);
+        world.run_for(Duration::from_millis(50));
+    }
+    let end = world.elapsed();
+    let gap = |host: usize| {
+        let times = world.hosts[host].received.iter().map(|(at, _, _)| *at);
+        let times: Vec<_> = std::iter::once(begin)
+            .chain(times.filter(|at| *at >= begin))
+            .chain([end])
+            .collect();
+        times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
+    };
+    gap(C).max(gap(G))
+}
+
+#[test]
+fn snownet_21_restarted_relay_is_replaced_and_the_connection_moves() {
+    let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    world.relays[0].restart("another password");
+    for host in [C, G] {
+        world.update_relays(host, &[], &[0]);
+        assert!(!invalidated(&world, host).is_empty());
+    }
+    let gap = longest_gap(&mut world, Duration::from_secs(10));
+    assert!(gap < Duration::from_secs(3), "{gap:?}");
+    assert_eq!(failed(&world), 0);
+}
+
+#[test]
+fn snownet_22_silent_death_is_noticed_within_a_second_of_an_update() {
+    let mut world = World::pair(2, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(3));
+    let relay = world.hosts[C].node.path(G as u32).unwrap().relay.unwrap();
+    let dead = relay as usize - 100;
+    world.relays[dead].alive = false;
+    let before = invalidated(&world, C).len();
+    world.update_relays(C, &[], &[]);
+    world.run_for(Duration::from_millis(1_000));
+    assert!(invalidated(&world, C).len() > before);
+}
+
+#[test]
+fn snownet_24_traffic_of_a_removed_relay_is_swallowed() {
+    let mut world = World::pair(2, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.update_relays(C, &[0], &[]);
+    let rejected = world.hosts[C].node.stats().datagrams_rejected;
+    let local = "1.0.0.1:52625".parse().unwrap();
+    let server = "9.9.9.1:3478".parse().unwrap();
+    world.receive(C, local, server, &[0x40, 0, 0, 4, 1, 2, 3, 4]);
+    let mut stun = vec![1, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+    stun.extend([7; 12]);
+    world.receive(C, local, server, &stun);
+    assert_eq!(world.hosts[C].node.stats().datagrams_rejected, rejected);
+}
+
+#[test]
+fn snownet_24_a_peer_may_own_port_3478() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    let client = world.add_host_at(Role::Client, Place::Open);
+    world.hosts[client].port = 3478;
+    world.announce_relays();
+    world.run_for(Duration::from_secs(1));
+    world.establish(client, G);
+    assert_eq!(world.kind(G, client), Some(PathKind::PeerToPeer));
+}
+
+#[test]
+fn snownet_34_upsert_without_relay_changes_nothing() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.update_relays(C, &[0], &[]);
+    // Another key, hence a replacement.
+    world.roam(G, [1, 0, 0, 99].into());
+    assert!(world.upsert(C, G, PSK).is_err());
+    assert!(world.hosts[C].node.has_connection(G as u32));
+    assert!(world.hosts[C].node.path(G as u32).is_some());
+}
+
+#[test]
+fn snownet_35_only_relay_candidates_are_invalidated() {
+    let mut world = World::pair(2, Place::Cone, Place::Symmetric);
+    world.establish(C, G);
+    for host in [C, G] {
+        world.update_relays(host, &[0], &[]);
+        world.run_for(Duration::from_secs(1));
+        world.update_relays(host, &[1], &[0]);
+        world.run_for(Duration::from_secs(1));
+    }
+    let all: Vec<_> = [invalidated(&world, C), invalidated(&world, G)].concat();
+    assert!(!all.is_empty());
+    assert!(all.iter().all(|sdp| sdp.contains("typ relay")), "{all:?}");
+}
+
+#[test]
+fn snownet_39_relayed_connection_migrates() {
+    let mut world = World::pair(2, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(5));
+    let relay = world.hosts[C].node.path(G as u32).unwrap().relay.unwrap();
+    let used = relay as usize - 100;
+    for host in [C, G] {
+        world.update_relays(host, &[used], &[]);
+    }
+    let gap = longest_gap(&mut world, Duration::from_secs(10));
+    assert!(gap < Duration::from_secs(3), "{gap:?}");
+    assert_eq!(failed(&world), 0);
+    let now_used = world.hosts[C].node.path(G as u32).unwrap().relay;
+    assert_ne!(now_used, Some(relay));
+}
+
+#[test]
+fn snownet_39_either_end_alone_recovers() {
+    for told in [C, G] {
+        let mut world = World::pair(2, Place::Symmetric, Place::Symmetric);
+        world.establish(C, G);
+        world.run_for(Duration::from_secs(5));
+        let relay = world.hosts[told].node.path(1 - told as u32).unwrap().relay;
+        let used = relay.unwrap() as usize - 100;
+        world.update_relays(told, &[used], &[]);
+        let gap = longest_gap(&mut world, Duration::from_secs(10));
+        assert!(gap < Duration::from_secs(3), "{gap:?}");
+        assert_eq!(failed(&world), 0);
+    }
+}
+
+#[test]
+fn snownet_39_direct_connection_is_not_disturbed() {
+    let mut world = World::pair(2, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(5));
+    let before = world.hosts[C].node.path(G as u32).unwrap();
+    for host in [C, G] {
+        world.update_relays(host, &[0, 1], &[]);
+    }
+    let gap = longest_gap(&mut world, Duration::from_secs(10));
+    assert!(gap < Duration::from_millis(100), "{gap:?}");
+    assert_eq!(world.hosts[C].node.path(G as u32), Some(before));
+}
+
+#[test]
+fn snownet_39_migration_is_tried_again_when_a_relay_appears() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(5));
+    for host in [C, G] {
+        world.update_relays(host, &[0], &[]);
+    }
+    world.run_for(Duration::from_secs(30));
+    world.add_relay(Some([9, 9, 9, 50].into()), None);
+    let relayed = |world: &World, host| {
+        world.count(
+            host,
+            |e| matches!(e, Event::NewIceCandidate { sdp, .. } if sdp.contains("9.9.9.50")),
+        )
+    };
+    for host in [C, G] {
+        assert_eq!(relayed(&world, host), 0);
+        world.update_relays(host, &[], &[1]);
+    }
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(relayed(&world, C), 1);
+    assert_eq!(relayed(&world, G), 1);
+}
+
+#[test]
+fn snownet_23_far_relay_is_not_chosen() {
+    let mut world = World::new();
+    for last in 1..=3 {
+        world.add_relay(Some([9, 9, 9, last].into()), None);
+    }
+    let far = world.relays[2].host;
+    world.net.set_link(
+        far,
+        netsim::LinkConfig {
+            latency: Duration::from_millis(300),
+            ..netsim::LinkConfig::default()
+        },
+    );
+    world.add_host_at(Role::Client, Place::Symmetric);
+    world.add_host_at(Role::Gateway, Place::Symmetric);
+    world.announce_relays();
+    world.run_for(Duration::from_secs(3));
+    for _ in 0..20 {
+        world.connect(C, G);
+        world.run_for(Duration::from_millis(200));
+        let now = world.now;
+        for (host, peer) in [(C, G as u32), (G, C as u32)] {
+            let far = world.count(host, |e| {
+                matches!(e, Event::NewIceCandidate { sdp, .. }
+                    if sdp.contains("9.9.9.3") && sdp.contains("typ relay"))
+            });
+            assert_eq!(far, 0);
+            world.hosts[host].node.remove(peer, now);
+            world.drain(host);
+        }
+    }
+}
+
+#[test]
+fn no_relays_is_reported_when_the_last_one_dies() {
+    let mut world = World::new();
+    world.add_relay(Some([9, 9, 9, 1].into()), None);
+    world.relays[0].alive = false;
+    world.add_host_at(Role::Client, Place::Open);
+    world.announce_relays();
+    world.run_for(Duration::from_secs(60));
+    // snownet 7: the last retry is judged after 8.125 s.
+    let at = world.times(C, |e| *e == Event::NoRelays);
+    assert_eq!(at, [Duration::from_millis(8_125)]);
+}
