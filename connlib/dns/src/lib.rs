@@ -26,6 +26,9 @@ mod recursive;
 mod sentinel;
 mod source;
 
+#[cfg(test)]
+mod testing;
+
 pub use message::{Query, QueryError, QueryType};
 pub use proxy_ips::{ProxyAddresses, ProxyIps};
 pub use recursive::{DnsTransport, QueryId, RecursiveError, RecursiveQuery, RecursiveResponse};
