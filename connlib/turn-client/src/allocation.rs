@@ -22,7 +22,7 @@ use std::{
 };
 
 use connlib_stun::{
-    ChannelRange,
+    ChannelNumber, ChannelRange,
     channel::{self, ChannelData},
 };
 use is::Candidate;
@@ -296,10 +296,7 @@ impl Allocation {
         })
     }
 
-    /// How to send `payload_len` bytes to `peer` now.
-    ///
-    /// `None`: there is no channel; the datagram is to be dropped. A channel is then being bound where that is possible.
-    /// Sending defers the keep-alive.
+    /// How to send `payload_len` bytes to `peer` now; see [`Self::channel_to`] for a whole batch.
     #[inline]
     pub fn encode_channel_header(
         &mut self,
@@ -307,19 +304,32 @@ impl Allocation {
         payload_len: u16,
         now: Instant,
     ) -> Option<Framed> {
-        let State::Allocated(lease) = &mut self.state else {
-            self.bind_channel(peer, now);
-            return None;
-        };
-        let Some(number) = self.channels.for_sending(peer, now) else {
-            self.bind_channel(peer, now);
-            return None;
-        };
-        lease.keep_alive_at = now + KEEP_ALIVE;
+        let (server, number) = self.channel_to(peer, now)?;
         Some(Framed {
-            server: lease.active,
+            server,
             header: channel::encode_header(number, payload_len),
         })
+    }
+
+    /// Server socket and channel that datagrams to `peer` use now: one look-up per batch, then
+    /// [`channel::encode_header`] for each datagram.
+    ///
+    /// `None`: there is no channel; the datagrams are to be dropped. A channel is then being bound where that is possible.
+    /// Sending defers the keep-alive.
+    #[inline]
+    pub fn channel_to(
+        &mut self,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Option<(SocketAddr, ChannelNumber)> {
+        if let State::Allocated(lease) = &mut self.state
+            && let Some(number) = self.channels.for_sending(peer, now)
+        {
+            lease.keep_alive_at = now + KEEP_ALIVE;
+            return Some((lease.active, number));
+        }
+        self.bind_channel(peer, now);
+        None
     }
 
     /// Makes sure that `peer` gets a channel: now, or once there is an allocation.

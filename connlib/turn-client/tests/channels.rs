@@ -43,6 +43,19 @@ fn snownet_17_data_without_channel_is_dropped_and_binds() {
 }
 
 #[test]
+fn header_and_channel_agree() {
+    let mut world = bound();
+    let (server, number) = world.allocation.channel_to(peer(1), world.now).unwrap();
+    let framed = world
+        .allocation
+        .encode_channel_header(peer(1), 0x0102, world.now)
+        .unwrap();
+    assert_eq!((server, number.get()), (relay_v4(), 0x4000));
+    assert_eq!(framed.server, server);
+    assert_eq!(framed.header, [0x40, 0x00, 0x01, 0x02]);
+}
+
+#[test]
 fn snownet_17_one_bind_per_peer() {
     let mut world = World::allocated(only_v4());
     world.bind(peer(1));
