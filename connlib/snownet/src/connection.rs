@@ -21,7 +21,6 @@ mod state;
 pub(crate) use path::{ChannelSink, DirectSink, Path, Route};
 use state::State;
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -35,6 +34,7 @@ use crate::events::Events;
 use crate::ice::{Agent, AgentEvent, Timing};
 use crate::relays::Relays;
 use crate::requests::Requests;
+use crate::transmits::Transmits;
 use crate::{ConnectionState, Event, IceCredentials, Id, PathInfo, PathKind, Role, Transmit};
 
 /// How long a new connection waits for the peer's first candidate.
@@ -70,7 +70,7 @@ pub(crate) struct NewConnection<'a, P, R> {
 pub(crate) struct Io<'a, P, R> {
     pub(crate) relays: &'a mut Relays<R>,
     pub(crate) requests: &'a mut Requests<P>,
-    pub(crate) transmits: &'a mut VecDeque<Transmit>,
+    pub(crate) transmits: &'a mut Transmits,
     pub(crate) events: &'a mut Events<P>,
 }
 
@@ -439,8 +439,6 @@ impl<P, R: Id> Io<'_, P, R> {
         };
         // A channel that `wrap` has just asked for must be bound before it is used.
         self.relays.drain_transmits(self.transmits);
-        let sent = transmit.is_some();
-        self.transmits.extend(transmit);
-        sent
+        transmit.is_some_and(|transmit| self.transmits.push(transmit))
     }
 }

@@ -80,6 +80,8 @@ pub(crate) struct Agent {
     inner: IceAgent,
     role: Role,
     deadline: Option<Instant>,
+    /// The peer's end of the pair nominated last.
+    nominated: Option<SocketAddr>,
     accepted_candidates: usize,
     check_sources: BTreeSet<SocketAddr>,
     mapped_addresses: BTreeSet<SocketAddr>,
@@ -106,6 +108,7 @@ impl Agent {
             inner,
             role,
             deadline: None,
+            nominated: None,
             accepted_candidates: 0,
             check_sources: BTreeSet::new(),
             mapped_addresses: BTreeSet::new(),
@@ -158,12 +161,6 @@ impl Agent {
 
     /// Adds a candidate of the peer. Returns whether it was taken.
     pub(crate) fn add_remote(&mut self, candidate: Candidate) -> bool {
-        let in_use = self.signalled_remotes().count();
-        if in_use >= MAX_REMOTE_CANDIDATES || self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER
-        {
-            tracing::debug!(in_use, "Too many remote candidates");
-            return false;
-        }
         let foreign_ufrag = candidate.ufrag().is_some_and(|ufrag| {
             self.inner
                 .remote_credentials()
@@ -174,10 +171,31 @@ impl Agent {
             return false;
         }
         if !self.knows_remote(&candidate) {
+            if !self.make_room_for_remote() {
+                tracing::debug!("Too many remote candidates");
+                return false;
+            }
             self.accepted_candidates += 1;
         }
         self.inner.add_remote_candidate(candidate);
         true
+    }
+
+    /// Whether one more candidate of the peer fits; forgets its oldest server-reflexive one if need be.
+    ///
+    /// Those are never withdrawn, so a NAT that keeps changing its mapping makes ever more of them.
+    fn make_room_for_remote(&mut self) -> bool {
+        if self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER {
+            return false;
+        }
+        if self.signalled_remotes().count() < MAX_REMOTE_CANDIDATES {
+            return true;
+        }
+        let nominated = self.nominated;
+        let outdated = self
+            .signalled_remotes()
+            .find(|c| c.kind() == CandidateKind::ServerReflexive && Some(c.addr()) != nominated);
+        outdated.is_some_and(|candidate| self.inner.invalidate_candidate(&candidate))
     }
 
     /// Withdraws a candidate of the peer. A candidate of our own is never touched.
@@ -272,6 +290,7 @@ impl Agent {
                     destination,
                     ..
                 } => {
+                    self.nominated = Some(destination);
                     return Some(AgentEvent::Nominated {
                         source,
                         destination,
@@ -331,5 +350,78 @@ fn tie_breaker(role: Role, entropy: u64) -> u64 {
     match role {
         Role::Client => entropy | CLIENT_WINS,
         Role::Gateway => entropy & !CLIENT_WINS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent() -> Agent {
+        let credentials = IceCredentials::new("abcd", "password").expect("valid");
+        Agent::new(Role::Gateway, &credentials, &credentials, 0)
+    }
+
+    fn remote(kind: &str, i: usize) -> Candidate {
+        let sdp = format!(
+            "candidate:1 1 udp 1 203.0.{}.{} 9 typ {kind}",
+            i / 256,
+            i % 256
+        );
+        parse_remote(&sdp).expect("valid")
+    }
+
+    #[test]
+    fn reflexive_candidates_of_the_peer_make_room_for_newer_ones() {
+        let mut agent = agent();
+        for i in 0..100 {
+            assert!(agent.add_remote(remote("srflx", i)));
+        }
+        let remotes: Vec<_> = agent.signalled_remotes().collect();
+        assert_eq!(remotes.len(), MAX_REMOTE_CANDIDATES);
+        assert!(
+            remotes
+                .iter()
+                .any(|c| c.addr() == remote("srflx", 99).addr())
+        );
+        assert!(agent.add_remote(remote("host", 200)));
+    }
+
+    #[test]
+    fn other_candidates_of_the_peer_are_limited() {
+        let mut agent = agent();
+        let taken = (0..100)
+            .filter(|i| agent.add_remote(remote("host", *i)))
+            .count();
+        assert_eq!(taken, MAX_REMOTE_CANDIDATES);
+        // Known ones are no news, hence no problem.
+        assert!(agent.add_remote(remote("host", 0)));
+    }
+
+    #[test]
+    fn candidates_over_the_life_of_a_connection_are_limited() {
+        let mut agent = agent();
+        let mut taken = 0;
+        for i in 0..2 * MAX_REMOTE_CANDIDATES_EVER {
+            taken += usize::from(agent.add_remote(remote("host", i)));
+            agent.remove_remote(&remote("host", i));
+        }
+        assert_eq!(taken, MAX_REMOTE_CANDIDATES_EVER);
+    }
+
+    #[test]
+    fn candidates_of_another_session_are_refused() {
+        let mut agent = agent();
+        let foreign = parse_remote("candidate:1 1 udp 1 203.0.113.1 9 typ host ufrag wxyz");
+        assert!(!agent.add_remote(foreign.expect("valid")));
+    }
+
+    #[test]
+    fn snownet_26_client_always_wins_a_role_conflict() {
+        for entropy in [0, u64::MAX] {
+            let client = tie_breaker(Role::Client, entropy);
+            assert!(client > tie_breaker(Role::Gateway, u64::MAX));
+            assert!(client > tie_breaker(Role::Gateway, 0));
+        }
     }
 }

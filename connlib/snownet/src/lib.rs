@@ -33,6 +33,7 @@ mod schedule;
 mod sink;
 mod stats;
 mod table;
+mod transmits;
 
 pub use config::{IceCredentials, InvalidCredentials, RelayConfig, Role};
 pub use connlib_wireguard::PublicKey;

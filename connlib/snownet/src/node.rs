@@ -1,6 +1,6 @@
 //! The node: all connections of one process.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use crate::requests::Requests;
 use crate::schedule::Slot;
 use crate::stats::Totals;
 use crate::table::Table;
+use crate::transmits::Transmits;
 use crate::{
     ConnectionState, DatagramSink, DecapsulateError, Decapsulated, EncapsulateError, Encapsulated,
     Event, IceCredentials, Id, NoRelays, NodeStats, PathInfo, RelayConfig, Role, Transmit,
@@ -54,7 +55,7 @@ pub struct Node<P, R> {
     pub(crate) relays: Relays<R>,
     pub(crate) table: Table<P, R>,
     pub(crate) requests: Requests<P>,
-    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) transmits: Transmits,
     pub(crate) events: Events<P>,
     /// Connections whose relay is gone and for which no other was at hand.
     orphans: BTreeSet<P>,
@@ -83,7 +84,7 @@ where
             rng,
             table: Table::new(),
             requests: Requests::new(),
-            transmits: VecDeque::new(),
+            transmits: Transmits::default(),
             events: Events::new(),
             orphans: BTreeSet::new(),
             totals: Totals::default(),
@@ -281,7 +282,7 @@ where
 
     /// The next datagram for the network.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        self.transmits.pop()
     }
 
     /// The next event.

@@ -19,6 +19,7 @@ use is::{Candidate, CandidateKind};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
+use crate::transmits::Transmits;
 use crate::{Id, RelayConfig, Transmit};
 use allocation::Allocation;
 use servers::Servers;
@@ -259,10 +260,10 @@ impl<R: Id> Relays<R> {
     }
 
     /// Moves every request to a relay behind what is queued.
-    pub(crate) fn drain_transmits(&mut self, transmits: &mut VecDeque<Transmit>) {
+    pub(crate) fn drain_transmits(&mut self, transmits: &mut Transmits) {
         for allocation in self.allocations.values_mut() {
             while let Some(transmit) = allocation.poll_transmit() {
-                transmits.push_back(transmit);
+                transmits.push(transmit);
             }
         }
     }

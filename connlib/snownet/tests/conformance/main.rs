@@ -13,6 +13,7 @@ mod hostile;
 mod idle;
 mod loss;
 mod relays;
+mod speed;
 mod time;
 mod upsert;
 mod wireguard;

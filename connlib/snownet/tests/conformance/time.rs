@@ -68,8 +68,8 @@ fn snownet_04_equal_inputs_give_equal_decisions() {
 
 #[test]
 fn snownet_06_a_jump_of_an_hour_is_survived() {
-    for place in [Place::Open, Place::Cone] {
-        let mut world = World::pair(2, place, Place::Open);
+    for place in [Place::Open, Place::Cone, Place::Symmetric] {
+        let mut world = World::pair(2, place, place);
         world.establish(C, G);
         world.suspend(Duration::from_secs(3600));
         world.run_for(Duration::from_secs(10));
