@@ -321,3 +321,21 @@ fn snownet_4_determinism() {
     assert_eq!(run(1), run(1));
     assert_ne!(run(1), run(2));
 }
+
+/// W1 at the gateway: the packet is its first input after the stall, no timer ran.
+#[test]
+fn snownet_44_stalled_gateway_does_not_seal_under_an_expired_session() {
+    for (stall, sent) in [(179, 1), (180, 0), (200, 0), (3600, 0)] {
+        let (mut world, _) = World::connected(44, Duration::ZERO);
+        world.lose = Box::new(|record| record.kind == INIT);
+        world.gateway.stalled = true;
+        world.run_for(secs(stall));
+
+        let sealed = world.send(Side::Gateway, 1);
+        assert_eq!(
+            (sealed.sent, sealed.dropped),
+            (sent, 1 - sent),
+            "stalled for {stall} s"
+        );
+    }
+}

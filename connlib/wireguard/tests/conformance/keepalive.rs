@@ -211,3 +211,26 @@ fn snownet_50_no_keepalive_after_expiry() {
             .all(|record| !record.is_keepalive())
     );
 }
+
+/// What is owed at expiry is no deadline any more: only the erasure of the keys is left.
+#[test]
+fn snownet_50_keepalive_deadline_vanishes_with_the_session() {
+    let mut world = World::new(50, millis(400));
+    world.connect();
+    world.lose = Box::new(|record| record.kind == INIT);
+    // Established at 0.4 s at the gateway and at 0.8 s at the client.
+    world.run_until(millis(800) + millis(169_900));
+    world.send(Side::Client, 1);
+    world.run_until(millis(180_390));
+    assert_eq!(world.gateway.ids(), [1]);
+    assert_eq!(
+        world.gateway.peer.poll_timeout(),
+        Some(world.start + millis(180_400))
+    );
+
+    world.run_until(millis(180_400));
+    assert_eq!(
+        world.gateway.peer.poll_timeout(),
+        Some(world.start + millis(540_400))
+    );
+}
