@@ -1,7 +1,7 @@
 //! What goes into and comes out of the gateway besides packets.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use connlib_model::{ClientId, DomainName, GatewayResource};
@@ -73,13 +73,23 @@ pub enum ResolveError {
     Failed,
 }
 
-/// The addresses of the gateway's TUN device, assigned by the portal.
+/// The addresses of a TUN device, assigned by the portal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TunAddresses {
     /// IPv4 address of the TUN device.
     pub v4: Ipv4Addr,
     /// IPv6 address of the TUN device.
     pub v6: Ipv6Addr,
+}
+
+impl TunAddresses {
+    /// Whether `address` is one of the two.
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => v4 == self.v4,
+            IpAddr::V6(v6) => v6 == self.v6,
+        }
+    }
 }
 
 /// Counters of packets that went no further, by the decision that stopped them, and of what was passed.

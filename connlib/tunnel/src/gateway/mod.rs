@@ -6,15 +6,23 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `from_client`, `to_client` | the order of decisions for a packet in each direction |
-//! | `peer` | all state of one client |
+//! | `state` | entry points, deadlines, events |
+//! | `packets` | the packet paths: open, decide, translate, seal |
+//! | `peer` | the state of one client, and the order of decisions for a packet in each direction |
 //! | `access`, `networks`, `rules` | authorizations and the filter engine |
 //! | `nat` | proxy address map and session table |
-//! | `names` | control packets and look-ups |
+//! | `control`, `names` | control packets and look-ups |
 
 mod access;
 mod api;
+mod control;
+mod flow_cache;
+mod names;
+mod nat;
 mod networks;
+mod packets;
+mod peer;
+mod peers;
 mod rules;
 mod state;
 

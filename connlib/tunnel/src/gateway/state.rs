@@ -1,17 +1,19 @@
 //! The gateway state machine: entry points, deadlines and events.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_model::{ClientId, GatewayResource, RelayId, ResourceId};
 use connlib_snownet::{
-    DatagramSink, NoRelays, Node, NodeStats, PathInfo, PublicKey, RelayConfig, Role, Transmit,
+    Event, NoRelays, Node, NodeStats, PathInfo, PublicKey, RelayConfig, Role, Transmit,
 };
-use ip_packet::Ecn;
 
-use super::{AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, ResolveId, TunAddresses};
-use crate::segment::{Coalescer, TunPacket};
+use super::flow_cache::FlowCache;
+use super::names::Lookups;
+use super::peers::Peers;
+use super::{AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, TunAddresses};
+use crate::p2p_control::goodbye_packet;
 use crate::transmit_queue::TransmitQueue;
 use crate::unix_time::UnixClock;
 
@@ -35,12 +37,19 @@ use crate::unix_time::UnixClock;
 /// }
 /// ```
 pub struct Gateway {
-    node: Node<ClientId, RelayId>,
+    pub(super) node: Node<ClientId, RelayId>,
     clock: UnixClock,
-    tun: Option<TunAddresses>,
-    transmits: TransmitQueue,
-    events: VecDeque<GatewayEvent>,
-    stats: GatewayStats,
+    /// `None` until the portal has told them.
+    pub(super) tun: Option<TunAddresses>,
+    pub(super) peers: Peers,
+    pub(super) lookups: Lookups,
+    pub(super) flows: FlowCache,
+    /// Sealed here, in front of whatever the node has queued since.
+    pub(super) transmits: TransmitQueue,
+    pub(super) events: VecDeque<GatewayEvent>,
+    /// When the newest output was made.
+    pub(super) output_at: Instant,
+    pub(super) stats: GatewayStats,
 }
 
 impl Gateway {
@@ -52,8 +61,12 @@ impl Gateway {
             node: Node::new(Role::Gateway, seed, now, unix_now),
             clock: UnixClock::new(now, unix_now),
             tun: None,
+            peers: Peers::default(),
+            lookups: Lookups::default(),
+            flows: FlowCache::default(),
             transmits: TransmitQueue::default(),
             events: VecDeque::new(),
+            output_at: now,
             stats: GatewayStats::default(),
         }
     }
@@ -63,40 +76,30 @@ impl Gateway {
         self.node.public_key()
     }
 
-    /// Takes one packet or super-packet from the TUN device and seals it for its client, straight into `sink`.
-    pub fn handle_tun(
-        &mut self,
-        packet: TunPacket<'_>,
-        now: Instant,
-        sink: &mut impl DatagramSink,
-    ) {
-        let _ = (packet, now, sink);
-    }
-
-    /// Takes one datagram that arrived on the socket `local` from `from` with the outer codepoint `ecn`.
-    ///
-    /// What is for the TUN device is opened straight into `out`; the caller drains it once per batch, and whenever it is
-    /// full.
-    pub fn handle_network(
-        &mut self,
-        local: SocketAddr,
-        from: SocketAddr,
-        ecn: Ecn,
-        datagram: &[u8],
-        now: Instant,
-        out: &mut Coalescer,
-    ) {
-        let _ = (local, from, ecn, datagram, now, out);
-    }
-
     /// Does everything that is due at `now`.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.flows.invalidate();
         self.node.handle_timeout(now);
+        while let Some(lookup) = self.lookups.next_timed_out(now) {
+            self.finish_lookup(lookup, Err(ResolveError::TimedOut), now);
+        }
+        while let Some(client) = self.peers.pop_due(now) {
+            self.handle_client_timeout(client, now);
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called next.
+    ///
+    /// An instant that has already been reached while output waits to be polled.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
-        self.node.poll_timeout().map(|(at, _)| at)
+        if !self.events.is_empty() || !self.transmits.is_empty() {
+            return Some(self.output_at);
+        }
+        let node = self.node.poll_timeout().map(|(at, _)| at);
+        [node, self.lookups.poll_timeout(), self.peers.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next datagram for the network.
@@ -106,11 +109,15 @@ impl Gateway {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<GatewayEvent> {
+        if self.events.is_empty() {
+            self.drain_node_events();
+        }
         self.events.pop_front()
     }
 
     /// Tells the gateway its own TUN addresses (portal `init`).
     pub fn set_interface(&mut self, addresses: TunAddresses) {
+        self.flows.invalidate();
         self.tun = Some(addresses);
     }
 
@@ -120,18 +127,50 @@ impl Gateway {
     ///
     /// [`NoRelays`] if the connection needs a relay and none is known; nothing has changed then.
     pub fn authorize(&mut self, flow: AuthorizeFlow, now: Instant) -> Result<(), NoRelays> {
-        let _ = (flow, now);
-        Err(NoRelays)
+        self.node.upsert_connection(
+            flow.client,
+            flow.client_key,
+            flow.preshared_key,
+            flow.gateway_ice,
+            flow.client_ice,
+            now,
+        )?;
+        tracing::info!(client = %flow.client, resource = %flow.resource.id(), expires_at = ?flow.expires_at, "Access allowed");
+        self.flows.invalidate();
+        let addresses = TunAddresses {
+            v4: flow.client_ipv4,
+            v6: flow.client_ipv6,
+        };
+        self.peers
+            .upsert(flow.client, addresses)
+            .access
+            .authorize(&flow.resource, flow.expires_at);
+        self.reschedule(flow.client);
+        Ok(())
     }
 
     /// Ends a client's access to a resource.
     pub fn reject(&mut self, client: ClientId, resource: ResourceId, now: Instant) {
-        let _ = (client, resource, now);
+        self.flows.invalidate();
+        let Some(peer) = self.peers.get_mut(client) else {
+            return;
+        };
+        if peer.access.revoke(resource) {
+            tracing::info!(%client, %resource, "Access revoked");
+        }
+        self.remove_if_unauthorized(client, now);
     }
 
     /// Replaces address and filters of a resource for every client that is authorized for it.
-    pub fn update_resource(&mut self, resource: &GatewayResource, now: Instant) {
-        let _ = (resource, now);
+    ///
+    /// A change of kind is ignored. `now` is not used yet: an update never ends access.
+    pub fn update_resource(&mut self, resource: &GatewayResource, _now: Instant) {
+        self.flows.invalidate();
+        for (client, peer) in self.peers.iter_mut() {
+            if peer.access.update(resource) {
+                tracing::debug!(%client, resource = %resource.id(), "Resource updated");
+            }
+        }
     }
 
     /// Makes `authorizations` the only ones (portal `init`): all others are revoked, the expiry of these is updated, and
@@ -141,17 +180,28 @@ impl Gateway {
         authorizations: &[(ClientId, ResourceId, Option<Duration>)],
         now: Instant,
     ) {
-        let _ = (authorizations, now);
-    }
-
-    /// Takes the answer to [`GatewayEvent::ResolveDns`]: all addresses of both families, in any order.
-    pub fn handle_resolved(
-        &mut self,
-        id: ResolveId,
-        result: Result<Vec<IpAddr>, ResolveError>,
-        now: Instant,
-    ) {
-        let _ = (id, result, now);
+        self.flows.invalidate();
+        let listed: BTreeMap<_, _> = authorizations
+            .iter()
+            .map(|(client, resource, expires_at)| ((*client, *resource), *expires_at))
+            .collect();
+        for (client, peer) in self.peers.iter_mut() {
+            let revoked = peer
+                .access
+                .retain(|resource| listed.contains_key(&(client, resource)));
+            for resource in revoked {
+                tracing::info!(%client, %resource, "Access revoked while the portal was away");
+            }
+        }
+        for ((client, resource), expires_at) in listed {
+            if let Some(peer) = self.peers.get_mut(client) {
+                peer.access.set_expiry(resource, expires_at);
+            }
+        }
+        for client in self.peers.clients() {
+            self.reschedule(client);
+            self.remove_if_unauthorized(client, now);
+        }
     }
 
     /// Takes candidates of a client (SDP form).
@@ -198,12 +248,14 @@ impl Gateway {
     /// Starts over after a change of network: new key pair, no connections. Authorizations stay. The caller rebinds its
     /// sockets.
     pub fn reset(&mut self, now: Instant) {
+        self.flows.invalidate();
         self.node.reset(now);
+        self.transmits.clear();
     }
 
     /// Says goodbye to every client. The caller flushes [`poll_transmit`](Self::poll_transmit) and stops.
     pub fn shutdown(&mut self, now: Instant) {
-        self.node.close_all(Some(&crate::goodbye_packet()), now);
+        self.node.close_all(Some(&goodbye_packet()), now);
     }
 
     /// The path to a client, while one is nominated.
@@ -224,5 +276,65 @@ impl Gateway {
     /// Counters of the connections.
     pub fn node_stats(&self) -> NodeStats {
         self.node.stats()
+    }
+
+    pub(super) fn reschedule(&mut self, client: ClientId) {
+        self.peers.reschedule(client, self.clock);
+    }
+
+    fn handle_client_timeout(&mut self, client: ClientId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(client) else {
+            return;
+        };
+        peer.handle_timeout(now);
+        for resource in peer.access.expire(self.clock.unix_at(now)) {
+            tracing::info!(%client, %resource, "Access expired");
+        }
+        self.reschedule(client);
+        self.remove_if_unauthorized(client, now);
+    }
+
+    /// Says goodbye to a client whose last authorization has ended.
+    fn remove_if_unauthorized(&mut self, client: ClientId, now: Instant) {
+        let is_unauthorized = self
+            .peers
+            .get_mut(client)
+            .is_some_and(|peer| peer.access.is_empty());
+        if is_unauthorized {
+            self.peers.remove(client);
+            self.node.close(client, Some(&goodbye_packet()), now);
+        }
+    }
+
+    /// Turns what the node reports into events: one per client and kind.
+    fn drain_node_events(&mut self) {
+        let mut added: BTreeMap<ClientId, BTreeSet<String>> = BTreeMap::new();
+        let mut removed: BTreeMap<ClientId, BTreeSet<String>> = BTreeMap::new();
+        let mut no_relays = false;
+        while let Some(event) = self.node.poll_event() {
+            match event {
+                Event::NewIceCandidate { peer, sdp } => {
+                    added.entry(peer).or_default().insert(sdp);
+                }
+                Event::InvalidateIceCandidate { peer, sdp } => {
+                    removed.entry(peer).or_default().insert(sdp);
+                }
+                Event::ConnectionEstablished(client) => {
+                    tracing::info!(%client, "Connection established");
+                }
+                Event::ConnectionFailed(client) => tracing::info!(%client, "Connection failed"),
+                Event::ConnectionClosed(client) => tracing::info!(%client, "Connection closed"),
+                Event::NoRelays => no_relays = true,
+            }
+        }
+        let removed = removed
+            .into_iter()
+            .map(|(client, candidates)| GatewayEvent::RemovedIceCandidates { client, candidates });
+        let added = added
+            .into_iter()
+            .map(|(client, candidates)| GatewayEvent::AddedIceCandidates { client, candidates });
+        self.events.extend(removed.chain(added));
+        self.events
+            .extend(no_relays.then_some(GatewayEvent::NoRelays));
     }
 }

@@ -1,0 +1,227 @@
+//! The packet paths of the gateway: TUN device to clients, and clients to TUN device.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use connlib_model::ClientId;
+use connlib_snownet::{DatagramSink, Decapsulated};
+use ip_packet::make;
+use ip_packet::{Ecn, IpPacket, PacketMut, PacketRef, Single};
+
+use super::flow_cache::Flow;
+use super::peer::{Passage, Refusal, ToClient};
+use super::state::Gateway;
+use crate::segment::{Coalescer, Commit, Splitter, TunPacket};
+
+impl Gateway {
+    /// Takes one packet or super-packet from the TUN device and seals it for its client, straight into `sink`.
+    pub fn handle_tun(
+        &mut self,
+        packet: TunPacket<'_>,
+        now: Instant,
+        sink: &mut impl DatagramSink,
+    ) {
+        let Ok(mut packets) = Splitter::new(packet) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        let view = packets.packet();
+        let Some(client) = self.peers.client_at(view.destination()) else {
+            self.stats.not_a_peer += 1;
+            return;
+        };
+        let decision = self
+            .peers
+            .get_mut(client)
+            .ok_or(Refusal::Unsupported)
+            .and_then(|peer| peer.judge_to_client(view, self.tun, now));
+        self.reschedule(client);
+        let result = match decision {
+            Err(refusal) => return self.count_refusal_to_client(refusal),
+            Ok(ToClient::Replace(error)) => {
+                let ecn = error.ecn();
+                self.node
+                    .encapsulate(client, &mut Single::from(&error), ecn, now, sink)
+            }
+            Ok(ToClient::Pass(passage)) => {
+                let mut header = packets.packet_mut();
+                if translate_to_client(&mut header, passage).is_err() {
+                    self.stats.unsupported += 1;
+                    return;
+                }
+                let ecn = header.ecn();
+                self.node.encapsulate(client, &mut packets, ecn, now, sink)
+            }
+        };
+        match result {
+            Ok(sealed) if sealed.sent > 0 => self.stats.to_clients += 1,
+            Ok(_) | Err(_) => self.stats.not_connected += 1,
+        }
+    }
+
+    /// Takes one datagram that arrived on the socket `local` from `from` with the outer codepoint `ecn`.
+    ///
+    /// What is for the TUN device is opened straight into `out`; the caller drains it once per batch, and whenever it is
+    /// full.
+    pub fn handle_network(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        datagram: &[u8],
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        let mut slot = out.slot();
+        let opened = self
+            .node
+            .decapsulate(local, from, datagram, now, slot.buffer());
+        let (client, len) = match opened {
+            Ok(Decapsulated::Packet { peer, len }) => (peer, len),
+            Ok(Decapsulated::Consumed) => return,
+            Err(error) => {
+                tracing::trace!(%from, len = datagram.len(), %error, "Dropping datagram");
+                self.stats.rejected_datagrams += 1;
+                return;
+            }
+        };
+        let Some(Ok(mut packet)) = slot.buffer().get_mut(..len).map(PacketMut::parse) else {
+            self.stats.malformed += 1;
+            return;
+        };
+        if !self.admit(client, &mut packet, ecn, now) {
+            return;
+        }
+        match slot.commit(len) {
+            Commit::New | Commit::Merged => self.stats.from_clients += 1,
+            Commit::Dropped => self.stats.overflow += 1,
+        }
+    }
+
+    /// Decides about a packet of a client and prepares it for the TUN device. Returns whether it goes there.
+    pub(super) fn admit(
+        &mut self,
+        client: ClientId,
+        packet: &mut PacketMut<'_>,
+        ecn: Ecn,
+        now: Instant,
+    ) -> bool {
+        if let Some(control) = packet.view().as_control() {
+            self.handle_control(client, control, now);
+            return false;
+        }
+        let passage = match self.judge_from_client(client, packet.view(), now) {
+            Ok(passage) => passage,
+            Err(refusal) => {
+                self.refuse(client, packet.view(), refusal, now);
+                return false;
+            }
+        };
+        if translate_from_client(packet, passage).is_err() {
+            self.stats.unsupported += 1;
+            return false;
+        }
+        let inner = packet.ecn();
+        let merged = Ecn::merge(inner, ecn);
+        if merged != inner {
+            packet.set_ecn(merged);
+        }
+        true
+    }
+
+    fn judge_from_client(
+        &mut self,
+        client: ClientId,
+        packet: PacketRef<'_>,
+        now: Instant,
+    ) -> Result<Passage, Refusal> {
+        let flow = Flow::of(client, packet);
+        if let Some(flow) = &flow
+            && let Some(passage) = self.flows.get(flow, now)
+        {
+            return Ok(passage);
+        }
+        let Some(peer) = self.peers.get_mut(client) else {
+            // Its last authorization has just ended.
+            return Err(Refusal::Unsupported);
+        };
+        let passage = peer.judge_from_client(packet, self.tun, now);
+        self.reschedule(client);
+        let passage = passage?;
+        if let Some(flow) = flow {
+            self.flows.insert(flow, now, passage);
+        }
+        Ok(passage)
+    }
+
+    /// Tells a client why its packet went no further.
+    fn refuse(&mut self, client: ClientId, packet: PacketRef<'_>, refusal: Refusal, now: Instant) {
+        tracing::trace!(%client, ?packet, ?refusal, "Refusing packet of client");
+        let counter = match refusal {
+            Refusal::Spoofed => &mut self.stats.spoofed,
+            Refusal::Prohibited => &mut self.stats.prohibited,
+            Refusal::Unreachable => &mut self.stats.unreachable,
+            Refusal::Exhausted => &mut self.stats.nat_exhausted,
+            Refusal::Unsupported | Refusal::Expired => &mut self.stats.unsupported,
+        };
+        *counter += 1;
+        if let Some(reason) = refusal.answer()
+            && let Ok(answer) = make::icmp_unreachable(packet, reason)
+        {
+            self.send(client, &answer, now);
+        }
+    }
+
+    fn count_refusal_to_client(&mut self, refusal: Refusal) {
+        let counter = match refusal {
+            Refusal::Expired => &mut self.stats.expired_sessions,
+            Refusal::Prohibited | Refusal::Spoofed | Refusal::Unreachable => {
+                &mut self.stats.filtered
+            }
+            Refusal::Unsupported | Refusal::Exhausted => &mut self.stats.unsupported,
+        };
+        *counter += 1;
+    }
+
+    /// Seals a packet that was made here. What the node has queued before leaves before.
+    pub(super) fn send(&mut self, client: ClientId, packet: &IpPacket, now: Instant) {
+        while let Some(transmit) = self.node.poll_transmit() {
+            self.transmits.push(transmit);
+        }
+        self.output_at = now;
+        let sealed = self.node.encapsulate(
+            client,
+            &mut Single::from(packet),
+            packet.ecn(),
+            now,
+            &mut self.transmits,
+        );
+        if sealed.is_err() {
+            self.stats.not_connected += 1;
+        }
+    }
+}
+
+/// Outgoing: the real address takes the proxy's place, the mapped port the client's.
+fn translate_from_client(
+    packet: &mut PacketMut<'_>,
+    passage: Passage,
+) -> Result<(), ip_packet::FamilyMismatch> {
+    if let Passage::Translated(translation) = passage {
+        packet.set_destination(translation.address)?;
+        packet.set_source_protocol(translation.value);
+    }
+    Ok(())
+}
+
+/// Incoming: the proxy takes the real address's place, the client's port the mapped one's.
+fn translate_to_client(
+    packet: &mut PacketMut<'_>,
+    passage: Passage,
+) -> Result<(), ip_packet::FamilyMismatch> {
+    if let Passage::Translated(translation) = passage {
+        packet.set_source(translation.address)?;
+        packet.set_destination_protocol(translation.value);
+    }
+    Ok(())
+}
