@@ -14,10 +14,13 @@
 //! [`Connection::settle`], which carries checks, datagrams and findings outwards until nothing is left to do.
 
 mod candidates;
+mod info;
+mod io;
 mod packets;
 mod path;
 mod state;
 
+pub(crate) use io::Io;
 pub(crate) use path::{ChannelSink, DirectSink, Path, Route};
 use state::State;
 
@@ -28,14 +31,9 @@ use connlib_wireguard::{
     DatagramKind, Event as WireGuardEvent, HandshakeLimiter, Peer, PeerConfig, PeerIndex,
     PrivateKey, PublicKey,
 };
-use ip_packet::Ecn;
 
-use crate::events::Events;
 use crate::ice::{Agent, AgentEvent, Timing};
-use crate::relays::Relays;
-use crate::requests::Requests;
-use crate::transmits::Transmits;
-use crate::{ConnectionState, Event, IceCredentials, Id, PathInfo, PathKind, Role, Transmit};
+use crate::{Event, IceCredentials, Id, Role};
 
 /// How long a new connection waits for the peer's first candidate.
 const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -66,19 +64,14 @@ pub(crate) struct NewConnection<'a, P, R> {
     pub(crate) tie_breaker: u64,
 }
 
-/// The parts of the node that a connection writes to.
-pub(crate) struct Io<'a, P, R> {
-    pub(crate) relays: &'a mut Relays<R>,
-    pub(crate) requests: &'a mut Requests<P>,
-    pub(crate) transmits: &'a mut Transmits,
-    pub(crate) events: &'a mut Events<P>,
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a connection failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
+    #[error("no candidate of the peer arrived")]
     NoCandidates,
+    #[error("no path to the peer works")]
     IceDisconnected,
+    #[error("the peer does not answer handshakes")]
     NoHandshake,
 }
 
@@ -351,94 +344,5 @@ where
             self.agent.set_timing(Timing::active(self.role));
         }
         woke
-    }
-}
-
-impl<P: Id, R: Id> Connection<P, R> {
-    pub(crate) fn peer(&self) -> P {
-        self.peer
-    }
-
-    pub(crate) fn relay(&self) -> R {
-        self.relay
-    }
-
-    pub(crate) fn remote_key(&self) -> PublicKey {
-        self.remote_key
-    }
-
-    pub(crate) fn local(&self) -> &IceCredentials {
-        &self.local
-    }
-
-    pub(crate) fn remote(&self) -> &IceCredentials {
-        &self.remote
-    }
-
-    pub(crate) fn indices(&self) -> [PeerIndex; 2] {
-        self.wireguard.indices()
-    }
-
-    pub(crate) fn state(&self) -> ConnectionState {
-        match self.state {
-            State::Connecting { .. } => ConnectionState::Connecting,
-            State::Connected { .. } => ConnectionState::Connected,
-            State::Idle { .. } => ConnectionState::Idle,
-        }
-    }
-
-    pub(crate) fn path_info(&self) -> Option<PathInfo<R>> {
-        let path = self.state.path()?;
-        let relay = match path.route {
-            Route::Direct { .. } => None,
-            Route::Relayed { relay, .. } => Some(relay),
-        };
-        Some(PathInfo {
-            kind: self.kind_of(path),
-            local: path.route.local(),
-            remote: path.remote,
-            relay,
-            since: path.since,
-            established: self.first_handshake_at,
-        })
-    }
-
-    fn kind_of(&self, path: &Path<R>) -> PathKind {
-        let local_relayed = matches!(path.route, Route::Relayed { .. });
-        PathKind::new(local_relayed, self.agent.is_remote_relayed(path.remote))
-    }
-
-    /// WireGuard's counters.
-    pub(crate) fn wireguard_stats(&self) -> connlib_wireguard::Stats {
-        self.wireguard.stats()
-    }
-
-    /// Packets that were sealed or taken but could not be put onto a path.
-    pub(crate) fn unsent(&self) -> u64 {
-        self.unsent
-    }
-}
-
-impl<P, R: Id> Io<'_, P, R> {
-    /// Queues one datagram from `source`: a socket of ours, or our address on a relay. Returns whether it could be sent.
-    pub(crate) fn send(
-        &mut self,
-        source: SocketAddr,
-        destination: SocketAddr,
-        payload: &[u8],
-        now: Instant,
-    ) -> bool {
-        let transmit = match self.relays.owner_of(source) {
-            Some(relay) => self.relays.wrap(relay, destination, payload, now),
-            None => Some(Transmit {
-                src: Some(source),
-                dst: destination,
-                payload: payload.to_vec(),
-                ecn: Ecn::NotEct,
-            }),
-        };
-        // A channel that `wrap` has just asked for must be bound before it is used.
-        self.relays.drain_transmits(self.transmits);
-        transmit.is_some_and(|transmit| self.transmits.push(transmit))
     }
 }

@@ -115,10 +115,10 @@ where
         now: Instant,
         out: &mut [u8],
     ) -> Result<Decapsulated<P>, DecapsulateError> {
-        if let PacketKind::Stun = connlib_stun::classify(datagram, ChannelRange::Strict) {
-            if let Ok(envelope) = Envelope::parse(datagram) {
-                return self.ice(arrival, &Stun { envelope, datagram }, now);
-            }
+        if let PacketKind::Stun = connlib_stun::classify(datagram, ChannelRange::Strict)
+            && let Ok(envelope) = Envelope::parse(datagram)
+        {
+            return self.ice(arrival, &Stun { envelope, datagram }, now);
         }
         self.wireguard(arrival, datagram, now, out)
     }

@@ -17,6 +17,13 @@
 //! * Nothing that arrives from the network panics, allocates without bound or ends a batch.
 
 #![deny(missing_docs)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_methods,
+        reason = "tests start at the present instant"
+    )
+)]
 
 mod config;
 mod connection;

@@ -160,8 +160,17 @@ fn snownet_31_late_candidates_upgrade_to_a_direct_path() {
         world.run_for(Duration::from_secs(5 + idle));
         assert_ne!(world.kind(C, G), Some(PathKind::PeerToPeer));
         world.signalling = |_| true;
+        let since = world.elapsed();
         world.connect(C, G);
         world.run_for(Duration::from_secs(3));
+        let handshakes = world
+            .wires_since(since)
+            .filter(|wire| wire.wireguard_type() == Some(1))
+            .count();
+        assert!(
+            handshakes <= 1,
+            "announcement and new path share one handshake"
+        );
         assert_eq!(world.kind(C, G), Some(PathKind::PeerToPeer));
         assert_eq!(world.kind(G, C), Some(PathKind::PeerToPeer));
         world.ping(C, G);
@@ -170,6 +179,34 @@ fn snownet_31_late_candidates_upgrade_to_a_direct_path() {
             0
         );
     }
+}
+
+#[test]
+fn snownet_31_initiation_in_flight_is_repeated_on_the_new_path() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.signalling = |sdp| sdp.contains("typ relay");
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(60));
+    // The relayed path loses handshakes from now on.
+    world.drop = Box::new(|wire| wire.wireguard_type() == Some(1) && wire.dst.port() != 52625);
+    let since = world.elapsed();
+    world.connect(C, G);
+    world.run_for(Duration::from_secs(2));
+    world.signalling = |_| true;
+    let direct_since = world.elapsed();
+    for host in [C, G] {
+        world.upsert(host, 1 - host, crate::world::PSK).unwrap();
+    }
+    world.run_for(Duration::from_secs(2));
+    assert_eq!(world.kind(C, G), Some(PathKind::PeerToPeer));
+    let inits: Vec<_> = world
+        .wires_since(since)
+        .filter(|wire| wire.wireguard_type() == Some(1))
+        .collect();
+    let direct = inits.iter().find(|wire| wire.dst.port() == 52625).unwrap();
+    let nominated = world.hosts[C].node.path(1).unwrap().since - world.start;
+    assert!(nominated >= direct_since);
+    assert!(direct.at - nominated <= Duration::from_secs(1));
 }
 
 #[test]

@@ -2,7 +2,12 @@
 //!
 //! Tests are named after the conformance items of the connectivity layer's specification.
 
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "tests")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    unreachable_pub,
+    reason = "tests"
+)]
 
 mod relay;
 mod world;

@@ -87,16 +87,16 @@ impl Relay {
         }
         self.allocations.retain(|_, a| now < a.expires);
         if to.port() != TURN_PORT {
-            return self.from_peer(to, from, datagram, now);
+            return self.relay_in(to, from, datagram, now);
         }
         match classify(datagram, ChannelRange::Strict) {
             PacketKind::Stun => self.request(to, from, datagram, now),
-            PacketKind::ChannelData => self.from_client(from, datagram, now),
+            PacketKind::ChannelData => self.relay_out(from, datagram, now),
             PacketKind::Other => None,
         }
     }
 
-    fn from_client(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) -> Option<Output> {
+    fn relay_out(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) -> Option<Output> {
         let data = ChannelData::parse(datagram, ChannelRange::Strict).ok()?;
         let allocation = self.allocations.get(&client)?;
         let (peer, bound_at) = allocation.channels.get(&data.number)?;
@@ -111,7 +111,7 @@ impl Relay {
         Some((source?, *peer, data.payload.to_vec()))
     }
 
-    fn from_peer(
+    fn relay_in(
         &mut self,
         relayed: SocketAddr,
         peer: SocketAddr,

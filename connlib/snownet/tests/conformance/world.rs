@@ -540,10 +540,10 @@ impl World {
                     let size = payload.len() + 28;
                     self.net.send(delivery.host, tuple, size, payload, self.now);
                 }
-            } else if let Some(i) = self.hosts.iter().position(|h| h.id == delivery.host) {
-                if to.port() == self.hosts[i].port {
-                    self.receive(i, to, from, &delivery.payload);
-                }
+            } else if let Some(i) = self.hosts.iter().position(|h| h.id == delivery.host)
+                && to.port() == self.hosts[i].port
+            {
+                self.receive(i, to, from, &delivery.payload);
             }
         }
     }

@@ -1,0 +1,92 @@
+//! What a node does by itself: ends connections, passes on candidates, finds other relays.
+
+use std::time::Instant;
+
+use super::Node;
+use crate::connection::Connection;
+use crate::relays::RelayEvent;
+use crate::schedule::Slot;
+use crate::{Event, Id};
+
+impl<P: Id, R: Id> Node<P, R> {
+    /// Everything that follows from a change of relays: candidates, dead relays, connections without relay.
+    pub(crate) fn relay_changes(&mut self, now: Instant) {
+        self.pass_on_candidates(now);
+        if self.relays.collect_garbage() {
+            self.pass_on_candidates(now);
+            if self.relays.len() == 0 {
+                self.events.push(Event::NoRelays);
+            }
+        }
+        self.migrate(now);
+        self.relays.drain_transmits(&mut self.transmits);
+    }
+
+    /// Hands news of our addresses to the connections that they concern: relayed ones to those on that relay, others to all.
+    pub(super) fn pass_on_candidates(&mut self, now: Instant) {
+        while let Some(event) = self.relays.poll_event() {
+            for slot in self.table.slots() {
+                self.with_slot(slot, |connection, io| match &event {
+                    RelayEvent::New { relay, candidate } => {
+                        let is_relayed = candidate.kind() == is::CandidateKind::Relayed;
+                        if !is_relayed || connection.relay() == *relay {
+                            connection.add_local_candidate(candidate, now, io);
+                        }
+                    }
+                    RelayEvent::Invalid { candidate } => {
+                        connection.remove_local_candidate(candidate, now, io);
+                    }
+                });
+            }
+        }
+    }
+
+    /// Finds another relay for connections whose own is gone (snownet §3.11).
+    fn migrate(&mut self, now: Instant) {
+        if self.relays.take_lost() {
+            let relays = &self.relays;
+            let is_orphan = |c: &&Connection<P, R>| !relays.contains(c.relay());
+            self.orphans = self
+                .table
+                .iter()
+                .filter(is_orphan)
+                .map(Connection::peer)
+                .collect();
+        }
+        for peer in self.orphans.clone() {
+            let Some(relay) = self.relays.sample() else {
+                return;
+            };
+            self.with_peer(peer, |c, io| c.migrate(relay, now, io));
+            self.orphans.remove(&peer);
+        }
+    }
+
+    pub(super) fn time_out(&mut self, slot: Slot, now: Instant) {
+        let outcome = self.with_slot(slot, |c, io| Some((c.peer(), c.handle_timeout(now, io)?)));
+        let Some(Some((peer, failure))) = outcome else {
+            return;
+        };
+        tracing::info!(%peer, reason = %failure, "Connection failed");
+        self.take_out(peer);
+        self.totals.failed += 1;
+        self.events.push(Event::ConnectionFailed(peer));
+    }
+
+    pub(super) fn drop_closed(&mut self, peer: P) {
+        if self.take_out(peer).is_some() {
+            tracing::info!(%peer, "Connection closed");
+            self.events.push(Event::ConnectionClosed(peer));
+        }
+    }
+
+    /// Removes a connection with everything that refers to it.
+    pub(super) fn take_out(&mut self, peer: P) -> Option<Connection<P, R>> {
+        let connection = self.table.remove(peer)?;
+        self.orphans.remove(&peer);
+        self.indices.release(connection.indices());
+        self.events.forget_candidates(peer);
+        self.totals.retire(&connection);
+        Some(connection)
+    }
+}
