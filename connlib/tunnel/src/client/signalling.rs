@@ -1,7 +1,7 @@
 //! What the portal and the application change (tunnel spec 2, 3.3, 3.10, 3.11, 3.17).
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use connlib_model::{GatewayId, RelayId, Resource, ResourceId, TunConfig};
@@ -73,6 +73,13 @@ impl Client {
     pub fn update_relays(&mut self, remove: &BTreeSet<RelayId>, add: &[RelayConfig<RelayId>], now: Instant) {
         let now = self.advance(now);
         self.node.update_relays(remove, add, now);
+        self.drain_node(now);
+    }
+
+    /// Adds a local socket address that relays cannot discover. Forgotten by [`Client::reset`].
+    pub fn add_host_candidate(&mut self, address: SocketAddr, now: Instant) {
+        let now = self.advance(now);
+        self.node.add_host_candidate(address, now);
         self.drain_node(now);
     }
 
