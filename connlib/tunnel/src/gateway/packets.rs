@@ -45,7 +45,7 @@ impl Gateway {
             }
             Ok(ToClient::Pass(passage)) => {
                 let mut header = packets.packet_mut();
-                if translate_to_client(&mut header, passage).is_err() {
+                if passage.apply_to_client(&mut header).is_err() {
                     self.stats.unsupported += 1;
                     return;
                 }
@@ -117,7 +117,7 @@ impl Gateway {
                 return false;
             }
         };
-        if translate_from_client(packet, passage).is_err() {
+        if passage.apply_from_client(packet).is_err() {
             self.stats.unsupported += 1;
             return false;
         }
@@ -200,28 +200,4 @@ impl Gateway {
             self.stats.not_connected += 1;
         }
     }
-}
-
-/// Outgoing: the real address takes the proxy's place, the mapped port the client's.
-fn translate_from_client(
-    packet: &mut PacketMut<'_>,
-    passage: Passage,
-) -> Result<(), ip_packet::FamilyMismatch> {
-    if let Passage::Translated(translation) = passage {
-        packet.set_destination(translation.address)?;
-        packet.set_source_protocol(translation.value);
-    }
-    Ok(())
-}
-
-/// Incoming: the proxy takes the real address's place, the client's port the mapped one's.
-fn translate_to_client(
-    packet: &mut PacketMut<'_>,
-    passage: Passage,
-) -> Result<(), ip_packet::FamilyMismatch> {
-    if let Passage::Translated(translation) = passage {
-        packet.set_source(translation.address)?;
-        packet.set_destination_protocol(translation.value);
-    }
-    Ok(())
 }

@@ -308,16 +308,16 @@ impl Gateway {
 
     /// Turns what the node reports into events: one per client and kind.
     fn drain_node_events(&mut self) {
-        let mut added: BTreeMap<ClientId, BTreeSet<String>> = BTreeMap::new();
-        let mut removed: BTreeMap<ClientId, BTreeSet<String>> = BTreeMap::new();
+        let mut added = Candidates::new();
+        let mut removed = Candidates::new();
         let mut no_relays = false;
         while let Some(event) = self.node.poll_event() {
             match event {
                 Event::NewIceCandidate { peer, sdp } => {
-                    added.entry(peer).or_default().insert(sdp);
+                    supersede(&mut removed, &mut added, peer, sdp)
                 }
                 Event::InvalidateIceCandidate { peer, sdp } => {
-                    removed.entry(peer).or_default().insert(sdp);
+                    supersede(&mut added, &mut removed, peer, sdp);
                 }
                 Event::ConnectionEstablished(client) => {
                     tracing::info!(%client, "Connection established");
@@ -336,5 +336,18 @@ impl Gateway {
         self.events.extend(removed.chain(added));
         self.events
             .extend(no_relays.then_some(GatewayEvent::NoRelays));
+    }
+}
+
+/// Candidates per client.
+type Candidates = BTreeMap<ClientId, BTreeSet<String>>;
+
+/// Notes a candidate in `into`, unless it cancels what is noted in `opposite`.
+fn supersede(opposite: &mut Candidates, into: &mut Candidates, client: ClientId, sdp: String) {
+    let cancels = opposite
+        .get_mut(&client)
+        .is_some_and(|candidates| candidates.remove(&sdp));
+    if !cancels {
+        into.entry(client).or_default().insert(sdp);
     }
 }
