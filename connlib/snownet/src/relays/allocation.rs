@@ -102,10 +102,7 @@ impl<R: Id> Allocation<R> {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<(SocketAddr, ChannelNumber)> {
-        let framed = self.turn.encode_channel_header(peer, 0, now)?;
-        let [n0, n1, ..] = framed.header;
-        let number = ChannelNumber::new(u16::from_be_bytes([n0, n1]))?;
-        Some((framed.server, number))
+        self.turn.channel_to(peer, now)
     }
 
     pub(super) fn bind_channel(&mut self, peer: SocketAddr, now: Instant) {

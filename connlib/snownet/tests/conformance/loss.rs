@@ -55,6 +55,27 @@ fn snownet_29_a_short_disconnect_is_not_a_failure() {
 }
 
 #[test]
+fn snownet_29_a_new_pair_within_the_grace_is_in_time() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.add_relay(Some([9, 9, 9, 77].into()), None);
+    // With relay candidates only, no pair is left once the relay is gone: the agents are disconnected.
+    world.signalling = |sdp| sdp.contains("typ relay");
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(60));
+    for host in [C, G] {
+        world.update_relays(host, &[0], &[]);
+    }
+    world.run_for(Duration::from_millis(1_500));
+    for host in [C, G] {
+        world.update_relays(host, &[], &[1]);
+    }
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(failures(&world, C), []);
+    assert_eq!(failures(&world, G), []);
+    world.ping(C, G);
+}
+
+#[test]
 fn a_disconnect_without_remedy_fails_after_the_grace() {
     let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
     world.establish(C, G);
