@@ -5,6 +5,7 @@ use super::super::{NoConnection, Server, TcpQuery};
 use super::*;
 use crate::DnsTransport;
 use crate::testing::start_time;
+use proptest::prelude::*;
 
 const UPSTREAM: &str = "10.0.0.53:53";
 const UPSTREAM_V6: &str = "[fd77::53]:5353";
@@ -406,4 +407,117 @@ fn equal_seeds_make_equal_packets() {
     };
     assert_eq!(packets(), packets());
     assert_eq!(packets().len(), 1);
+}
+
+/// What a hostile peer changes in a segment.
+#[derive(Debug, Clone)]
+enum Twist {
+    Sequence(i8),
+    Acknowledgement(i8),
+    Flags(u8),
+    Window(u16),
+    Options(Vec<u8>),
+    Repeat,
+    Drop,
+}
+
+fn twist() -> impl Strategy<Value = Twist> {
+    prop_oneof![
+        any::<i8>().prop_map(Twist::Sequence),
+        any::<i8>().prop_map(Twist::Acknowledgement),
+        any::<u8>().prop_map(Twist::Flags),
+        prop_oneof![any::<u16>(), Just(0), Just(1)].prop_map(Twist::Window),
+        proptest::collection::vec(prop_oneof![0..9u8, any::<u8>()], 0..4).prop_map(|words| {
+            Twist::Options(
+                words
+                    .into_iter()
+                    .flat_map(|byte| [byte, 4, byte, 2])
+                    .collect(),
+            )
+        }),
+        Just(Twist::Repeat),
+        Just(Twist::Drop),
+    ]
+}
+
+/// The segment as the hostile peer sends it.
+fn twisted(packet: &IpPacket, twist: &Twist) -> Vec<IpPacket> {
+    use ip_packet::{TcpFlags, make};
+    let tcp = packet.as_tcp().unwrap();
+    let mut header = make::TcpHeader {
+        sequence: tcp.sequence(),
+        acknowledgement: tcp.acknowledgement(),
+        flags: tcp.flags(),
+        window: tcp.window(),
+        options: tcp.options(),
+    };
+    match twist {
+        Twist::Sequence(by) => {
+            header.sequence = header.sequence.wrapping_add_signed(i32::from(*by))
+        }
+        Twist::Acknowledgement(by) => {
+            header.acknowledgement = header.acknowledgement.wrapping_add_signed(i32::from(*by));
+        }
+        Twist::Flags(bits) => header.flags = TcpFlags::from_bits(*bits),
+        Twist::Window(window) => header.window = *window,
+        Twist::Options(options) => header.options = options,
+        Twist::Repeat => return vec![packet.clone(), packet.clone()],
+        Twist::Drop => return Vec::new(),
+    }
+    let source = SocketAddr::new(packet.source(), tcp.source_port());
+    let destination = SocketAddr::new(packet.destination(), tcp.destination_port());
+    // More options than the segment has room for: nothing arrives.
+    make::tcp_packet(source, destination, header, tcp.payload())
+        .into_iter()
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn hostile_peers_cause_no_panic_and_every_look_up_ends(
+        twists in proptest::collection::vec((twist(), any::<bool>()), 0..40),
+        len in 12..5000usize,
+    ) {
+        let (mut client, mut now) = start();
+        let end = now + secs(40);
+        let mut server = upstream(&[UPSTREAM], now);
+        for number in 0..3 {
+            ask(&mut client, number, UPSTREAM, query(number as u16, len), now);
+        }
+        let mut twists = twists.into_iter();
+        let mut deliver = |packet: IpPacket, to: &mut dyn FnMut(PacketRef<'_>)| {
+            let (twist, and_original) = twists.next().unwrap_or((Twist::Drop, true));
+            for twisted in twisted(&packet, &twist) {
+                to(twisted.view());
+            }
+            if and_original {
+                to(packet.view());
+            }
+        };
+        let mut results = 0;
+        while now < end {
+            let mut is_quiet = true;
+            while let Some(packet) = client.poll_packet() {
+                is_quiet = false;
+                deliver(packet, &mut |packet| server.handle_packet(packet, now));
+            }
+            while let Some(asked) = server.poll_query() {
+                let _ = answer(&mut server, &asked, len, now);
+            }
+            while let Some(packet) = server.poll_packet() {
+                is_quiet = false;
+                deliver(packet, &mut |packet| client.handle_packet(packet, now));
+            }
+            results += std::iter::from_fn(|| client.poll_response()).count();
+            if is_quiet {
+                let next = [client.poll_timeout(), server.poll_timeout()].into_iter().flatten().min();
+                now = next.unwrap_or(end).max(now);
+                client.handle_timeout(now);
+                server.handle_timeout(now);
+            }
+        }
+        prop_assert_eq!(results, 3);
+    }
 }
