@@ -36,7 +36,13 @@ impl TransmitQueue {
 }
 
 impl DatagramSink for TransmitQueue {
-    fn reserve(&mut self, src: Option<SocketAddr>, dst: SocketAddr, ecn: Ecn, len: usize) -> &mut [u8] {
+    fn reserve(
+        &mut self,
+        src: Option<SocketAddr>,
+        dst: SocketAddr,
+        ecn: Ecn,
+        len: usize,
+    ) -> &mut [u8] {
         self.queue.push_back(Transmit {
             src,
             dst,

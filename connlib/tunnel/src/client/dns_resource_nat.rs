@@ -261,13 +261,24 @@ mod tests {
                 nat.on_packet(GATEWAY, RESOURCE, &domain(), now),
                 Verdict::Hold { resend: false }
             );
-            assert!(nat.hold(GATEWAY, RESOURCE, &domain(), packet(port)).is_none());
+            assert!(
+                nat.hold(GATEWAY, RESOURCE, &domain(), packet(port))
+                    .is_none()
+            );
         }
 
         let flushed = nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active);
         let expected = (8..40).map(packet).collect::<Vec<_>>();
-        assert!(flushed.iter().map(IpPacket::as_slice).eq(expected.iter().map(IpPacket::as_slice)));
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), now), Verdict::Pass);
+        assert!(
+            flushed
+                .iter()
+                .map(IpPacket::as_slice)
+                .eq(expected.iter().map(IpPacket::as_slice))
+        );
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), now),
+            Verdict::Pass
+        );
     }
 
     // tunnel 41
@@ -278,9 +289,18 @@ mod tests {
         let early = now + RESEND_INTERVAL - Duration::from_millis(1);
         let late = now + RESEND_INTERVAL;
 
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), early), Verdict::Hold { resend: false });
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), late), Verdict::Hold { resend: true });
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), late), Verdict::Hold { resend: false });
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), early),
+            Verdict::Hold { resend: false }
+        );
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), late),
+            Verdict::Hold { resend: true }
+        );
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), late),
+            Verdict::Hold { resend: false }
+        );
     }
 
     // tunnel 42
@@ -296,8 +316,14 @@ mod tests {
             nat.on_packet(GATEWAY, RESOURCE, &domain(), now + RESEND_INTERVAL),
             Verdict::PassForNow { resend: true }
         );
-        assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active).is_empty());
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), now), Verdict::Pass);
+        assert!(
+            nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active)
+                .is_empty()
+        );
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), now),
+            Verdict::Pass
+        );
     }
 
     // tunnel 43
@@ -306,14 +332,23 @@ mod tests {
         let (mut nat, now) = (DnsResourceNat::default(), Instant::now());
         assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         assert!(nat.hold(GATEWAY, RESOURCE, &domain(), packet(1)).is_none());
-        assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Inactive).is_empty());
+        assert!(
+            nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Inactive)
+                .is_empty()
+        );
 
         let later = now + 10 * RESEND_INTERVAL;
         assert!(!nat.refresh(GATEWAY, RESOURCE, &domain(), later));
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), later), Verdict::Pass);
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), later),
+            Verdict::Pass
+        );
 
         assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), later));
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), later), Verdict::Hold { resend: false });
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), later),
+            Verdict::Hold { resend: false }
+        );
     }
 
     // tunnel 44
@@ -322,8 +357,14 @@ mod tests {
         let (mut nat, now) = (confirmed(), Instant::now());
         let other = ResourceId::from_u128(3);
         assert!(nat.refresh(GATEWAY, other, &domain(), now));
-        assert_eq!(nat.on_packet(GATEWAY, other, &domain(), now), Verdict::Hold { resend: false });
-        assert_eq!(nat.on_packet(GATEWAY, RESOURCE, &domain(), now), Verdict::Pass);
+        assert_eq!(
+            nat.on_packet(GATEWAY, other, &domain(), now),
+            Verdict::Hold { resend: false }
+        );
+        assert_eq!(
+            nat.on_packet(GATEWAY, RESOURCE, &domain(), now),
+            Verdict::Pass
+        );
     }
 
     #[test]
@@ -332,7 +373,11 @@ mod tests {
         assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), now));
         assert!(nat.hold(GATEWAY, RESOURCE, &domain(), packet(1)).is_none());
         assert!(!nat.refresh(GATEWAY, RESOURCE, &domain(), now));
-        assert_eq!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active).len(), 1);
+        assert_eq!(
+            nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active)
+                .len(),
+            1
+        );
     }
 
     #[test]
@@ -350,14 +395,20 @@ mod tests {
     #[test]
     fn unannounced_status_is_ignored() {
         let mut nat = DnsResourceNat::default();
-        assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Inactive).is_empty());
+        assert!(
+            nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Inactive)
+                .is_empty()
+        );
         assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), Instant::now()));
     }
 
     fn confirmed() -> DnsResourceNat {
         let mut nat = DnsResourceNat::default();
         assert!(nat.refresh(GATEWAY, RESOURCE, &domain(), Instant::now()));
-        assert!(nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active).is_empty());
+        assert!(
+            nat.on_status(GATEWAY, RESOURCE, &domain(), NatStatus::Active)
+                .is_empty()
+        );
 
         nat
     }

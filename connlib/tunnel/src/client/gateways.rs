@@ -71,7 +71,10 @@ pub(crate) enum Unbound {
 impl Gateways {
     /// Binds a resource to a gateway as the portal decided. The resource must not be bound to another gateway.
     pub(crate) fn bind(&mut self, flow: &FlowCreated) {
-        debug_assert!(self.binding(flow.resource).is_none_or(|old| old == flow.gateway));
+        debug_assert!(
+            self.binding(flow.resource)
+                .is_none_or(|old| old == flow.gateway)
+        );
 
         self.bindings.insert(flow.resource, flow.gateway);
         let peer = self.peers.entry(flow.gateway).or_insert_with(|| Peer {
@@ -179,7 +182,10 @@ impl Gateways {
         let mut gateways = self.remembered.iter().copied().collect::<Vec<_>>();
         let last = self.served_by.get(&resource).copied();
         gateways.sort_by_key(|gateway| {
-            let is_connected = self.peers.get(gateway).is_some_and(|peer| peer.is_established);
+            let is_connected = self
+                .peers
+                .get(gateway)
+                .is_some_and(|peer| peer.is_established);
 
             (last != Some(*gateway), !is_connected, *gateway)
         });

@@ -29,7 +29,10 @@ impl Client {
         let now = self.advance(now);
         let mut slot = out.slot();
 
-        match self.node.decapsulate(local, from, datagram, now, slot.buffer()) {
+        match self
+            .node
+            .decapsulate(local, from, datagram, now, slot.buffer())
+        {
             Ok(Decapsulated::Packet { peer, len }) => {
                 let is_for_tun = self.accept(peer, &mut slot.buffer()[..len], ecn, now);
                 if is_for_tun && slot.commit(len) == Commit::Dropped {
@@ -82,7 +85,10 @@ impl Client {
         }
 
         let domain = self.resolver.domain_of(source);
-        let is_own = self.gateways.peer(gateway).is_some_and(|peer| peer.has_address(source));
+        let is_own = self
+            .gateways
+            .peer(gateway)
+            .is_some_and(|peer| peer.has_address(source));
         let may_send = is_own
             || self
                 .gateways

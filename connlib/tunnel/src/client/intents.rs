@@ -58,7 +58,12 @@ impl<Q> Intents<Q> {
     }
 
     /// Keeps `packet` until access to `resource` is granted; the oldest packet gives way when the ring is full.
-    pub(crate) fn hold_packet(&mut self, resource: ResourceId, packet: IpPacket, now: Instant) -> Ask {
+    pub(crate) fn hold_packet(
+        &mut self,
+        resource: ResourceId,
+        packet: IpPacket,
+        now: Instant,
+    ) -> Ask {
         let ask = self.touch(resource, now);
         if let Some(pending) = self.pending.get_mut(&resource) {
             pending.held.push_packet(packet);
@@ -68,7 +73,12 @@ impl<Q> Intents<Q> {
     }
 
     /// Keeps `query` until access to `resource` is granted. Returns the oldest query when the ring is full.
-    pub(crate) fn hold_query(&mut self, resource: ResourceId, query: Q, now: Instant) -> (Ask, Option<Q>) {
+    pub(crate) fn hold_query(
+        &mut self,
+        resource: ResourceId,
+        query: Q,
+        now: Instant,
+    ) -> (Ask, Option<Q>) {
         let ask = self.touch(resource, now);
         let evicted = self
             .pending
@@ -131,11 +141,19 @@ impl<Q> Held<Q> {
     }
 
     fn push_packet(&mut self, packet: IpPacket) {
-        if self.packets.iter().any(|held| held.as_slice() == packet.as_slice()) {
+        if self
+            .packets
+            .iter()
+            .any(|held| held.as_slice() == packet.as_slice())
+        {
             return;
         }
 
-        if let Some(held) = self.packets.iter_mut().find(|held| is_same_syn(held, &packet)) {
+        if let Some(held) = self
+            .packets
+            .iter_mut()
+            .find(|held| is_same_syn(held, &packet))
+        {
             *held = packet;
             return;
         }
@@ -186,11 +204,18 @@ mod tests {
         let (mut intents, now) = (Intents::<()>::new(), Instant::now());
         assert_eq!(intents.hold_packet(RESOURCE, udp(0), now), Ask::Now);
         for port in 1..200 {
-            assert_eq!(intents.hold_packet(RESOURCE, udp(port), now), Ask::AlreadyAsked);
+            assert_eq!(
+                intents.hold_packet(RESOURCE, udp(port), now),
+                Ask::AlreadyAsked
+            );
         }
 
         let held = intents.take(RESOURCE).expect("pending");
-        assert!(held.packets.iter().eq((72..200).map(udp).collect::<Vec<_>>().iter()));
+        assert!(
+            held.packets
+                .iter()
+                .eq((72..200).map(udp).collect::<Vec<_>>().iter())
+        );
         assert!(intents.take(RESOURCE).is_none());
     }
 
@@ -200,9 +225,18 @@ mod tests {
         let (mut intents, now) = (Intents::<()>::new(), Instant::now());
         let _ = intents.hold_packet(RESOURCE, udp(0), now);
         let early = now + RESEND_INTERVAL - Duration::from_nanos(1);
-        assert_eq!(intents.hold_packet(RESOURCE, udp(1), early), Ask::AlreadyAsked);
-        assert_eq!(intents.hold_packet(RESOURCE, udp(2), now + RESEND_INTERVAL), Ask::Now);
-        assert_eq!(intents.touch(RESOURCE, now + RESEND_INTERVAL), Ask::AlreadyAsked);
+        assert_eq!(
+            intents.hold_packet(RESOURCE, udp(1), early),
+            Ask::AlreadyAsked
+        );
+        assert_eq!(
+            intents.hold_packet(RESOURCE, udp(2), now + RESEND_INTERVAL),
+            Ask::Now
+        );
+        assert_eq!(
+            intents.touch(RESOURCE, now + RESEND_INTERVAL),
+            Ask::AlreadyAsked
+        );
     }
 
     // tunnel 33
@@ -224,7 +258,10 @@ mod tests {
         let _ = intents.hold_packet(RESOURCE, old, now);
         let _ = intents.hold_packet(RESOURCE, udp(1), now);
         let _ = intents.hold_packet(RESOURCE, new.clone(), now);
-        assert_eq!(intents.take(RESOURCE).expect("pending").packets, [new, udp(1)]);
+        assert_eq!(
+            intents.take(RESOURCE).expect("pending").packets,
+            [new, udp(1)]
+        );
     }
 
     // tunnel 33
@@ -249,7 +286,10 @@ mod tests {
         for id in 0..MAX_QUERIES {
             assert!(intents.hold_query(RESOURCE, id, now).1.is_none());
         }
-        assert_eq!(intents.hold_query(RESOURCE, 1000, now), (Ask::AlreadyAsked, Some(0)));
+        assert_eq!(
+            intents.hold_query(RESOURCE, 1000, now),
+            (Ask::AlreadyAsked, Some(0))
+        );
     }
 
     #[test]
@@ -278,6 +318,12 @@ mod tests {
             ..make::TcpHeader::default()
         };
 
-        make::tcp_packet(([10, 0, 0, 1], 40_000).into(), ([10, 0, 0, 2], 80).into(), header, &[]).expect("valid")
+        make::tcp_packet(
+            ([10, 0, 0, 1], 40_000).into(),
+            ([10, 0, 0, 2], 80).into(),
+            header,
+            &[],
+        )
+        .expect("valid")
     }
 }

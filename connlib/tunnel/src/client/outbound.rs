@@ -55,7 +55,12 @@ enum Reason {
 impl Client {
     /// Takes a packet or super-packet that was read from the TUN device. What goes to a gateway at once is sealed into
     /// `sink`.
-    pub fn handle_tun(&mut self, packet: TunPacket<'_>, now: Instant, sink: &mut impl DatagramSink) {
+    pub fn handle_tun(
+        &mut self,
+        packet: TunPacket<'_>,
+        now: Instant,
+        sink: &mut impl DatagramSink,
+    ) {
         let now = self.advance(now);
         let mut batch = match Splitter::new(packet) {
             Ok(batch) => batch,
@@ -72,8 +77,12 @@ impl Client {
                 let result = self.node.encapsulate(gateway, &mut batch, ecn, now, sink);
                 self.on_encapsulated(gateway, result.map(|_| ()), now);
             }
-            Decision::Ask(resource) => self.for_each_segment(&mut batch, |client, packet| client.ask(resource, packet, now)),
-            Decision::AwaitNat(nat) => self.for_each_segment(&mut batch, |client, packet| client.await_nat(&nat, packet, now)),
+            Decision::Ask(resource) => self.for_each_segment(&mut batch, |client, packet| {
+                client.ask(resource, packet, now)
+            }),
+            Decision::AwaitNat(nat) => self.for_each_segment(&mut batch, |client, packet| {
+                client.await_nat(&nat, packet, now)
+            }),
             Decision::Resolve => {
                 while let Some(segment) = batch.next_packet() {
                     if let Ok(packet) = PacketRef::parse(segment) {
@@ -106,14 +115,24 @@ impl Client {
     pub(super) fn seal(&mut self, gateway: GatewayId, packet: &IpPacket, now: Instant) {
         // What the node made earlier leaves earlier.
         self.drain_node_transmits();
-        let result = self
-            .node
-            .encapsulate(gateway, &mut Single::from(packet), packet.ecn(), now, &mut self.transmits);
+        let result = self.node.encapsulate(
+            gateway,
+            &mut Single::from(packet),
+            packet.ecn(),
+            now,
+            &mut self.transmits,
+        );
         self.on_encapsulated(gateway, result.map(|_| ()), now);
     }
 
     /// Tells `gateway` which proxy IPs stand for `domain`.
-    pub(super) fn send_assigned_ips(&mut self, gateway: GatewayId, resource: ResourceId, domain: &DomainName, now: Instant) {
+    pub(super) fn send_assigned_ips(
+        &mut self,
+        gateway: GatewayId,
+        resource: ResourceId,
+        domain: &DomainName,
+        now: Instant,
+    ) {
         let proxy_ips = self
             .resolver
             .proxy_ips(domain)
@@ -179,7 +198,9 @@ impl Client {
 
         let domain = self.resolver.domain_of(destination).cloned();
         match self.routing.route(destination, domain.as_ref(), protocol) {
-            Route::Permitted(resource) => self.decide_permitted(resource, destination, domain, protocol, now),
+            Route::Permitted(resource) => {
+                self.decide_permitted(resource, destination, domain, protocol, now)
+            }
             Route::Refused(_) => Decision::Refuse,
             Route::None => Decision::Drop(Reason::Unroutable),
         }
@@ -249,7 +270,10 @@ impl Client {
 
     fn await_nat(&mut self, nat: &PendingNat, packet: IpPacket, now: Instant) {
         self.stats.held += 1;
-        if let Some(packet) = self.nat.hold(nat.gateway, nat.resource, &nat.domain, packet) {
+        if let Some(packet) = self
+            .nat
+            .hold(nat.gateway, nat.resource, &nat.domain, packet)
+        {
             self.seal(nat.gateway, &packet, now);
         }
     }
@@ -265,7 +289,12 @@ impl Client {
         }
     }
 
-    fn on_encapsulated(&mut self, gateway: GatewayId, result: Result<(), EncapsulateError>, now: Instant) {
+    fn on_encapsulated(
+        &mut self,
+        gateway: GatewayId,
+        result: Result<(), EncapsulateError>,
+        now: Instant,
+    ) {
         if let Err(EncapsulateError::UnknownPeer) = result {
             tracing::debug!(%gateway, "binding without connection");
             self.on_gateway_lost(gateway);
@@ -273,7 +302,11 @@ impl Client {
         self.drain_node(now);
     }
 
-    fn for_each_segment(&mut self, batch: &mut Splitter<'_>, mut action: impl FnMut(&mut Self, IpPacket)) {
+    fn for_each_segment(
+        &mut self,
+        batch: &mut Splitter<'_>,
+        mut action: impl FnMut(&mut Self, IpPacket),
+    ) {
         while let Some(segment) = batch.next_packet() {
             if let Ok(packet) = IpPacket::from_slice(segment) {
                 action(self, packet);

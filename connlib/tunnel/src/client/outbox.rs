@@ -79,7 +79,10 @@ impl Outbox {
     }
 
     /// The next event. `preferred` names the gateways that an intent should list.
-    pub(crate) fn poll(&mut self, preferred: impl FnOnce(ResourceId) -> Vec<GatewayId>) -> Option<ClientEvent> {
+    pub(crate) fn poll(
+        &mut self,
+        preferred: impl FnOnce(ResourceId) -> Vec<GatewayId>,
+    ) -> Option<ClientEvent> {
         if let Some(config) = self.tun_config.take() {
             return Some(ClientEvent::TunConfigUpdated(config));
         }
@@ -106,7 +109,10 @@ impl Outbox {
 
         if !candidates.removed.is_empty() && !candidates.added.is_empty() {
             let candidates = std::mem::take(&mut candidates.removed);
-            return Some(ClientEvent::RemovedIceCandidates { gateway, candidates });
+            return Some(ClientEvent::RemovedIceCandidates {
+                gateway,
+                candidates,
+            });
         }
 
         let Candidates { removed, added } = entry.remove();
@@ -156,11 +162,17 @@ mod tests {
         let mut outbox = Outbox::new();
         outbox.add_candidate(GATEWAY, "a".to_owned());
         outbox.remove_candidate(GATEWAY, "a".to_owned());
-        assert!(matches!(poll(&mut outbox), Some(ClientEvent::RemovedIceCandidates { .. })));
+        assert!(matches!(
+            poll(&mut outbox),
+            Some(ClientEvent::RemovedIceCandidates { .. })
+        ));
 
         outbox.remove_candidate(GATEWAY, "a".to_owned());
         outbox.add_candidate(GATEWAY, "a".to_owned());
-        assert!(matches!(poll(&mut outbox), Some(ClientEvent::AddedIceCandidates { .. })));
+        assert!(matches!(
+            poll(&mut outbox),
+            Some(ClientEvent::AddedIceCandidates { .. })
+        ));
         assert!(outbox.is_empty());
     }
 

@@ -109,7 +109,11 @@ impl Client {
 
     /// An application is about to use `domain`: every gateway that serves it resolves it anew (tunnel spec 3.12).
     fn refresh_domain(&mut self, domain: &DomainName, now: Instant) {
-        let resources = self.routing.matching(domain).map(|(id, _)| id).collect::<Vec<_>>();
+        let resources = self
+            .routing
+            .matching(domain)
+            .map(|(id, _)| id)
+            .collect::<Vec<_>>();
         for resource in resources {
             if let Some(gateway) = self.gateways.binding(resource) {
                 self.announce(gateway, resource, domain, now);
@@ -117,7 +121,13 @@ impl Client {
         }
     }
 
-    fn announce(&mut self, gateway: GatewayId, resource: ResourceId, domain: &DomainName, now: Instant) {
+    fn announce(
+        &mut self,
+        gateway: GatewayId,
+        resource: ResourceId,
+        domain: &DomainName,
+        now: Instant,
+    ) {
         let is_due = self.nat.refresh(gateway, resource, domain, now);
         self.invalidate_decisions();
         if is_due {

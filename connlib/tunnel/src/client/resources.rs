@@ -128,7 +128,10 @@ mod tests {
             unreachable!("made above")
         };
         renamed.name = "other".to_owned();
-        assert_eq!(resources.upsert(Resource::Cidr(renamed)), Upserted::ViewOnly);
+        assert_eq!(
+            resources.upsert(Resource::Cidr(renamed)),
+            Upserted::ViewOnly
+        );
         assert_eq!(resources.upsert(cidr(1, "10.0.0.0/9")), Upserted::Replaced);
         assert_eq!(resources.upsert(dns(1, "example.com")), Upserted::Replaced);
     }
@@ -140,7 +143,10 @@ mod tests {
         let _ = resources.upsert(cidr(1, "10.0.0.0/8"));
         let (known, unknown) = (ResourceId::from_u128(1), ResourceId::from_u128(2));
 
-        assert_eq!(resources.set_disabled(BTreeSet::from([known, unknown])), [known]);
+        assert_eq!(
+            resources.set_disabled(BTreeSet::from([known, unknown])),
+            [known]
+        );
         assert!(resources.set_disabled(BTreeSet::from([known])).is_empty());
         assert!(!resources.is_active(known));
         assert!(resources.set_disabled(BTreeSet::new()).is_empty());

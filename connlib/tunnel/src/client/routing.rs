@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use connlib_model::{
-    DnsPattern, DomainName, Filter, FilterProtocol, IpNet, IpStack, Ipv4Net, Ipv6Net, Resource, ResourceId, permits,
-    ranges,
+    DnsPattern, DomainName, Filter, FilterProtocol, IpNet, IpStack, Ipv4Net, Ipv6Net, Resource,
+    ResourceId, permits, ranges,
 };
 use ip_packet::Protocol;
 
@@ -84,7 +84,9 @@ impl RoutingTable {
                         };
                         self.dns.insert(dns.id, route);
                     }
-                    Err(error) => tracing::warn!(resource = %dns.id, %error, "DNS resource is not activated"),
+                    Err(error) => {
+                        tracing::warn!(resource = %dns.id, %error, "DNS resource is not activated")
+                    }
                 },
                 Resource::Internet(internet) => self.internet = Some(internet.id),
             }
@@ -94,7 +96,12 @@ impl RoutingTable {
     }
 
     /// The resource for a packet to `destination`. `domain` is the name behind it if it is an assigned proxy IP.
-    pub(crate) fn route(&self, destination: IpAddr, domain: Option<&DomainName>, protocol: Protocol) -> Route {
+    pub(crate) fn route(
+        &self,
+        destination: IpAddr,
+        domain: Option<&DomainName>,
+        protocol: Protocol,
+    ) -> Route {
         if ranges::is_proxy(destination) {
             let Some(domain) = domain else {
                 return Route::None;
@@ -113,10 +120,17 @@ impl RoutingTable {
     }
 
     /// Whether `resource` covers `ip`, whatever its filters say: may packets from `ip` come in for it?
-    pub(crate) fn covers(&self, resource: ResourceId, ip: IpAddr, domain: Option<&DomainName>) -> bool {
+    pub(crate) fn covers(
+        &self,
+        resource: ResourceId,
+        ip: IpAddr,
+        domain: Option<&DomainName>,
+    ) -> bool {
         if ranges::is_proxy(ip) {
             return match (domain, self.dns.get(&resource)) {
-                (Some(domain), Some(route)) => route.pattern.matches(domain) && route.ip_stack.permits(ip),
+                (Some(domain), Some(route)) => {
+                    route.pattern.matches(domain) && route.ip_stack.permits(ip)
+                }
                 (_, _) => false,
             };
         }
@@ -138,7 +152,10 @@ impl RoutingTable {
     }
 
     /// Active DNS resources whose pattern matches `domain`, by ascending id.
-    pub(crate) fn matching(&self, domain: &DomainName) -> impl Iterator<Item = (ResourceId, IpStack)> {
+    pub(crate) fn matching(
+        &self,
+        domain: &DomainName,
+    ) -> impl Iterator<Item = (ResourceId, IpStack)> {
         self.dns
             .iter()
             .filter(move |(_, route)| route.pattern.matches(domain))
@@ -192,7 +209,11 @@ impl RoutingTable {
         (v4, v6)
     }
 
-    fn replace_networks(&mut self, mut new: BTreeMap<IpNet, Network>, is_connected: impl Fn(ResourceId) -> bool) {
+    fn replace_networks(
+        &mut self,
+        mut new: BTreeMap<IpNet, Network>,
+        is_connected: impl Fn(ResourceId) -> bool,
+    ) {
         let is_same_set = new.len() == self.networks.len()
             && new
                 .iter()
@@ -230,8 +251,8 @@ impl RoutingTable {
             .iter()
             .filter(|(_, route)| route.pattern.matches(domain))
             .map(|(id, route)| {
-                let is_permitted =
-                    route.ip_stack.permits(destination) && permits(&route.filters, filter_protocol(protocol));
+                let is_permitted = route.ip_stack.permits(destination)
+                    && permits(&route.filters, filter_protocol(protocol));
 
                 (is_permitted, &route.pattern, *id)
             })
@@ -286,11 +307,19 @@ pub(crate) struct Families {
 impl Network {
     /// Who gets a packet of this protocol: the preferred resource if it permits it, else the largest id that does.
     fn permitting(&self, protocol: FilterProtocol) -> Option<ResourceId> {
-        let is_permitted = |id: &ResourceId| self.resources.get(id).is_some_and(|filters| permits(filters, protocol));
+        let is_permitted = |id: &ResourceId| {
+            self.resources
+                .get(id)
+                .is_some_and(|filters| permits(filters, protocol))
+        };
 
-        self.preferred
-            .filter(is_permitted)
-            .or_else(|| self.resources.keys().rev().find(|id| is_permitted(id)).copied())
+        self.preferred.filter(is_permitted).or_else(|| {
+            self.resources
+                .keys()
+                .rev()
+                .find(|id| is_permitted(id))
+                .copied()
+        })
     }
 }
 
@@ -314,11 +343,20 @@ mod tests {
     #[test]
     fn tunnel_4_more_specific_pattern_wins_in_any_order_of_ids() {
         for (exact, wildcard) in [(1, 2), (2, 1)] {
-            let table = table(&[dns(exact, "foo.example.com"), dns(wildcard, "*.example.com")]);
+            let table = table(&[
+                dns(exact, "foo.example.com"),
+                dns(wildcard, "*.example.com"),
+            ]);
             let domain = name("foo.example.com");
-            assert_eq!(table.route(proxy(), Some(&domain), TCP_80), permitted(exact));
+            assert_eq!(
+                table.route(proxy(), Some(&domain), TCP_80),
+                permitted(exact)
+            );
             assert_eq!(table.best_match(&domain), Some(id(exact)));
-            assert_eq!(table.route(proxy(), Some(&name("bar.example.com")), TCP_80), permitted(wildcard));
+            assert_eq!(
+                table.route(proxy(), Some(&name("bar.example.com")), TCP_80),
+                permitted(wildcard)
+            );
         }
     }
 
@@ -365,7 +403,10 @@ mod tests {
         let web = vec![Filter::Tcp(80..=80)];
         let table = table(&[cidr_with(1, "10.0.0.0/24", web), cidr(2, "10.0.0.0/8")]);
         assert_eq!(route(&table, "10.0.0.1"), permitted(1));
-        assert_eq!(table.route(ip("10.0.0.1"), None, Protocol::Udp(80)), permitted(2));
+        assert_eq!(
+            table.route(ip("10.0.0.1"), None, Protocol::Udp(80)),
+            permitted(2)
+        );
         assert_eq!(route(&table, "10.0.1.1"), permitted(2));
     }
 
@@ -373,19 +414,33 @@ mod tests {
     fn covered_but_refused_names_the_resource() {
         let table = table(&[cidr_with(1, "10.0.0.0/24", vec![Filter::Icmp]), internet(2)]);
         assert_eq!(route(&table, "10.0.0.1"), Route::Refused(id(1)));
-        assert_eq!(table.route(ip("10.0.0.1"), None, Protocol::IcmpEcho(5)), permitted(1));
+        assert_eq!(
+            table.route(ip("10.0.0.1"), None, Protocol::IcmpEcho(5)),
+            permitted(1)
+        );
     }
 
     #[test]
     fn one_domain_may_belong_to_several_resources_by_port() {
         let table = table(&[
             dns_with(1, "example.com", vec![Filter::Tcp(80..=80)], IpStack::Dual),
-            dns_with(2, "example.com", vec![Filter::Tcp(443..=443)], IpStack::Dual),
+            dns_with(
+                2,
+                "example.com",
+                vec![Filter::Tcp(443..=443)],
+                IpStack::Dual,
+            ),
         ]);
         let domain = name("example.com");
         assert_eq!(table.route(proxy(), Some(&domain), TCP_80), permitted(1));
-        assert_eq!(table.route(proxy(), Some(&domain), Protocol::Tcp(443)), permitted(2));
-        assert_eq!(table.route(proxy(), Some(&domain), Protocol::Tcp(22)), Route::Refused(id(2)));
+        assert_eq!(
+            table.route(proxy(), Some(&domain), Protocol::Tcp(443)),
+            permitted(2)
+        );
+        assert_eq!(
+            table.route(proxy(), Some(&domain), Protocol::Tcp(22)),
+            Route::Refused(id(2))
+        );
     }
 
     // tunnel 31
@@ -393,8 +448,17 @@ mod tests {
     fn tunnel_31_excluded_family_is_refused() {
         let table = table(&[dns_with(1, "example.com", vec![], IpStack::Ipv6Only)]);
         let domain = name("example.com");
-        assert_eq!(table.route(proxy(), Some(&domain), TCP_80), Route::Refused(id(1)));
-        assert_eq!(table.families(&domain), Some(Families { v4: false, v6: true }));
+        assert_eq!(
+            table.route(proxy(), Some(&domain), TCP_80),
+            Route::Refused(id(1))
+        );
+        assert_eq!(
+            table.families(&domain),
+            Some(Families {
+                v4: false,
+                v6: true
+            })
+        );
         assert!(!table.covers(id(1), proxy(), Some(&domain)));
     }
 
@@ -411,10 +475,20 @@ mod tests {
     #[test]
     fn tunnel_5_network_is_a_route_while_any_resource_has_it() {
         let net: Ipv4Net = "10.0.0.0/8".parse().expect("valid");
-        assert!(table(&[cidr(1, "10.0.0.0/8"), cidr(2, "10.0.0.0/8")]).networks().0.contains(&net));
+        assert!(
+            table(&[cidr(1, "10.0.0.0/8"), cidr(2, "10.0.0.0/8")])
+                .networks()
+                .0
+                .contains(&net)
+        );
         assert!(table(&[cidr(2, "10.0.0.0/8")]).networks().0.contains(&net));
         assert!(!table(&[]).networks().0.contains(&net));
-        assert!(table(&[internet(1)]).networks().1.contains(&Ipv6Net::default()));
+        assert!(
+            table(&[internet(1)])
+                .networks()
+                .1
+                .contains(&Ipv6Net::default())
+        );
     }
 
     // tunnel 2

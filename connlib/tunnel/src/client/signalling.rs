@@ -70,7 +70,12 @@ impl Client {
     }
 
     /// Changes the set of relays: those in `remove` go, those in `add` are taken or replaced.
-    pub fn update_relays(&mut self, remove: &BTreeSet<RelayId>, add: &[RelayConfig<RelayId>], now: Instant) {
+    pub fn update_relays(
+        &mut self,
+        remove: &BTreeSet<RelayId>,
+        add: &[RelayConfig<RelayId>],
+        now: Instant,
+    ) {
         let now = self.advance(now);
         self.node.update_relays(remove, add, now);
         self.drain_node(now);
@@ -89,7 +94,11 @@ impl Client {
     ///
     /// [`FlowError`]; nothing is bound then. After [`FlowError::NoRelays`] what waited is lost and the next packet asks
     /// again; the portal has to be told that there is no relay.
-    pub fn handle_flow_created(&mut self, flow: FlowCreated, now: Instant) -> Result<(), FlowError> {
+    pub fn handle_flow_created(
+        &mut self,
+        flow: FlowCreated,
+        now: Instant,
+    ) -> Result<(), FlowError> {
         let now = self.advance(now);
         let resource = flow.resource;
         if !self.resources.is_active(resource) {
@@ -125,7 +134,12 @@ impl Client {
     }
 
     /// Adds candidates of a gateway, in SDP form. Unknown gateways and unparsable candidates are ignored.
-    pub fn add_ice_candidates(&mut self, gateway: GatewayId, candidates: Vec<String>, now: Instant) {
+    pub fn add_ice_candidates(
+        &mut self,
+        gateway: GatewayId,
+        candidates: Vec<String>,
+        now: Instant,
+    ) {
         let now = self.advance(now);
         for candidate in candidates {
             self.node.add_remote_candidate(gateway, &candidate, now);
@@ -134,7 +148,12 @@ impl Client {
     }
 
     /// Drops candidates that a gateway has invalidated, in SDP form.
-    pub fn remove_ice_candidates(&mut self, gateway: GatewayId, candidates: Vec<String>, now: Instant) {
+    pub fn remove_ice_candidates(
+        &mut self,
+        gateway: GatewayId,
+        candidates: Vec<String>,
+        now: Instant,
+    ) {
         let now = self.advance(now);
         for candidate in candidates {
             self.node.remove_remote_candidate(gateway, &candidate, now);
@@ -206,7 +225,8 @@ impl Client {
             routes_v6,
         };
         if self.outbox.tun_config.set(config) {
-            self.resolver.on_config_changed(interface.ipv4, interface.ipv6, now);
+            self.resolver
+                .on_config_changed(interface.ipv4, interface.ipv6, now);
             self.drain_resolver(now);
         }
     }
@@ -233,7 +253,11 @@ impl Client {
 
     fn bind(&mut self, flow: &FlowCreated, now: Instant) {
         let resource = flow.resource;
-        if self.gateways.binding(resource).is_some_and(|old| old != flow.gateway) {
+        if self
+            .gateways
+            .binding(resource)
+            .is_some_and(|old| old != flow.gateway)
+        {
             self.unbind(resource, now);
         }
         self.gateways.bind(flow);

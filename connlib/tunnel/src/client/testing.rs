@@ -1,6 +1,9 @@
 //! Resources for the tests of the client's parts.
 
-use connlib_model::{CidrResource, DnsResource, Filter, InternetResource, IpStack, Resource, ResourceId, Site, SiteId};
+use connlib_model::{
+    CidrResource, DnsResource, Filter, InternetResource, IpStack, Resource, ResourceId, Site,
+    SiteId,
+};
 
 pub(crate) fn site(id: u128) -> Site {
     Site {
@@ -28,7 +31,12 @@ pub(crate) fn dns(id: u128, pattern: &str) -> Resource {
     dns_with(id, pattern, vec![], IpStack::Dual)
 }
 
-pub(crate) fn dns_with(id: u128, pattern: &str, filters: Vec<Filter>, ip_stack: IpStack) -> Resource {
+pub(crate) fn dns_with(
+    id: u128,
+    pattern: &str,
+    filters: Vec<Filter>,
+    ip_stack: IpStack,
+) -> Resource {
     Resource::Dns(DnsResource {
         id: ResourceId::from_u128(id),
         address: pattern.to_owned(),

@@ -66,7 +66,10 @@ fn tunnel_34_two_resources_of_a_site_share_the_connection() {
 #[test]
 fn tunnel_35_answers_that_nobody_waits_for_are_ignored() {
     let mut world = with_network();
-    assert_eq!(world.grant(9, 0), Err(FlowError::UnknownResource(ResourceId::from_u128(9))));
+    assert_eq!(
+        world.grant(9, 0),
+        Err(FlowError::UnknownResource(ResourceId::from_u128(9)))
+    );
     let nobody_waits = Err(FlowError::NoPendingIntent(ResourceId::from_u128(1)));
     assert_eq!(world.grant(1, 0), nobody_waits);
     world.send(&udp_to(HOST, 1));
@@ -82,7 +85,10 @@ fn tunnel_35_without_relay_the_packets_are_lost_and_the_next_one_asks() {
     world.send(&udp_to(HOST, 1));
     let flow = world.flow(1, 0, SiteId::from_u128(1));
     let now = world.now;
-    assert_eq!(world.client.handle_flow_created(flow, now), Err(FlowError::NoRelays));
+    assert_eq!(
+        world.client.handle_flow_created(flow, now),
+        Err(FlowError::NoRelays)
+    );
 
     world.send(&udp_to(HOST, 2));
     assert_eq!(world.asked(), [1, 1]);
@@ -115,7 +121,10 @@ fn tunnel_38_gateways_of_this_session_are_preferred() {
     // Roaming does not make the client forget.
     world.roam();
     world.send(&udp_to("192.168.0.1:80", 3));
-    assert_eq!(world.intents.last().unwrap().2, [gateway_id(1), gateway_id(0)]);
+    assert_eq!(
+        world.intents.last().unwrap().2,
+        [gateway_id(1), gateway_id(0)]
+    );
 }
 
 #[test]
@@ -165,7 +174,9 @@ fn gateway_that_restarted_gets_nothing_for_resources_that_it_was_not_asked_about
     world.run_for(Duration::from_secs(1));
 
     world.restart_gateway(0);
-    world.client.remove_resource(ResourceId::from_u128(2), world.now);
+    world
+        .client
+        .remove_resource(ResourceId::from_u128(2), world.now);
     world.add(cidr(2, "192.168.0.0/16"));
     world.send(&udp_to("192.168.0.1:80", 3));
     world.grant(2, 0).unwrap();
@@ -216,7 +227,10 @@ fn tunnel_78_larger_datagram_is_dropped() {
     let mut world = with_network();
     let mut coalescer = Coalescer::new(Coalescing::OFF);
     for len in [0, 1317, 65_507] {
-        let (local, from) = ("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap());
+        let (local, from) = (
+            "192.0.2.1:1".parse().unwrap(),
+            "192.0.2.2:2".parse().unwrap(),
+        );
         let now = world.now;
         world
             .client
@@ -241,7 +255,8 @@ fn tunnel_79_multicast_broadcast_and_foreign_sources_go_nowhere() {
     ] {
         world.send(&udp_to(destination, 1));
     }
-    let foreign = make::udp_packet(([192, 168, 1, 7], 5).into(), ([1, 1, 1, 1], 53).into(), &[]).unwrap();
+    let foreign =
+        make::udp_packet(([192, 168, 1, 7], 5).into(), ([1, 1, 1, 1], 53).into(), &[]).unwrap();
     world.send(&foreign);
     assert!(world.asked().is_empty());
     assert_eq!(world.client.stats().foreign_source, 1);
@@ -253,11 +268,19 @@ fn tunnel_79_multicast_broadcast_and_foreign_sources_go_nowhere() {
 fn sources_that_the_gateway_does_not_serve_do_not_reach_the_device() {
     let mut world = with_network();
     world.connect(1, 0, &udp_to(HOST, 1));
-    let mine = |source: &str| make::udp_packet(source.parse().unwrap(), (CLIENT_V4, 9).into(), &[]).unwrap();
-    for source in ["192.168.0.1:1", "100.64.9.9:1", "100.96.0.1:1", "9.9.9.9:53"] {
+    let mine = |source: &str| {
+        make::udp_packet(source.parse().unwrap(), (CLIENT_V4, 9).into(), &[]).unwrap()
+    };
+    for source in [
+        "192.168.0.1:1",
+        "100.64.9.9:1",
+        "100.96.0.1:1",
+        "9.9.9.9:53",
+    ] {
         world.reply(0, &mine(source));
     }
-    let to_another = make::udp_packet(HOST.parse().unwrap(), ([100, 64, 0, 2], 9).into(), &[]).unwrap();
+    let to_another =
+        make::udp_packet(HOST.parse().unwrap(), ([100, 64, 0, 2], 9).into(), &[]).unwrap();
     world.reply(0, &to_another);
     assert!(world.tun.is_empty());
     assert_eq!(world.client.stats().spoofed, 5);
@@ -320,7 +343,10 @@ fn relays_in_use_are_those_of_connections() {
     let mut world = with_network();
     assert!(world.client.relays_in_use().is_empty());
     world.connect(1, 0, &udp_to(HOST, 1));
-    assert_eq!(world.client.relays_in_use(), BTreeSet::from([crate::world::relay().id]));
+    assert_eq!(
+        world.client.relays_in_use(),
+        BTreeSet::from([crate::world::relay().id])
+    );
 }
 
 #[test]
@@ -359,5 +385,11 @@ fn syn(window: u16) -> IpPacket {
         ..make::TcpHeader::default()
     };
 
-    make::tcp_packet((CLIENT_V4, 40_000).into(), HOST.parse().unwrap(), header, &[]).unwrap()
+    make::tcp_packet(
+        (CLIENT_V4, 40_000).into(),
+        HOST.parse().unwrap(),
+        header,
+        &[],
+    )
+    .unwrap()
 }

@@ -8,6 +8,7 @@
 mod dns;
 mod flows;
 mod names;
+mod query;
 mod resources;
 mod roaming;
 mod world;

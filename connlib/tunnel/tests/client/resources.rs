@@ -75,7 +75,10 @@ fn tunnel_9_same_list_again_changes_nothing() {
     world.set_resources(&list);
     world.send(&udp_to("10.0.0.1:80", 2));
     world.settle();
-    assert_eq!((world.lists.len(), world.tun_configs.len()), (lists, configs));
+    assert_eq!(
+        (world.lists.len(), world.tun_configs.len()),
+        (lists, configs)
+    );
     assert_eq!(payloads(&world.received(0)), [1, 2]);
     assert_eq!(world.asked(), [1]);
 }
@@ -117,7 +120,9 @@ fn tunnel_10_fifty_changes_are_one_pending_update() {
     let before = world.tun_configs.len();
     for i in 0..50 {
         let now = world.now;
-        world.client.add_resource(cidr(i, &format!("10.{i}.0.0/16")), now);
+        world
+            .client
+            .add_resource(cidr(i, &format!("10.{i}.0.0/16")), now);
     }
     world.drain();
     assert_eq!(world.tun_configs.len(), before + 1);
@@ -187,7 +192,11 @@ fn tunnel_36_offline_is_shown_and_decays() {
 
 #[test]
 fn tunnel_36_other_denials_let_traffic_ask_again_after_two_seconds() {
-    for failure in [FlowFailure::Forbidden, FlowFailure::NotFound, FlowFailure::Other] {
+    for failure in [
+        FlowFailure::Forbidden,
+        FlowFailure::NotFound,
+        FlowFailure::Other,
+    ] {
         let mut world = World::new(1);
         world.add(cidr(1, "10.0.0.0/8"));
         world.send(&udp_to("10.0.0.1:80", 1));
@@ -214,5 +223,8 @@ fn refused_by_filter_is_answered_locally_and_asks_nobody() {
     assert_eq!(error.source().to_string(), "10.0.0.1");
     let icmp = error.icmp_error().expect("an ICMP error");
     assert!(icmp.kind().is_prohibited());
-    assert_eq!(icmp.failed_packet().unwrap().destination().to_string(), "10.0.0.1");
+    assert_eq!(
+        icmp.failed_packet().unwrap().destination().to_string(),
+        "10.0.0.1"
+    );
 }

@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 
 use connlib_dns::RecursiveQuery;
 use connlib_model::{
-    CidrResource, ClientId, DnsResource, DomainName, Filter, GatewayId, InternetResource, IpStack, RelayId, Resource,
-    ResourceId, ResourceStatus, ResourceView, Site, SiteId, TunConfig,
+    CidrResource, ClientId, DnsResource, DomainName, Filter, GatewayId, InternetResource, IpStack,
+    RelayId, Resource, ResourceId, ResourceStatus, ResourceView, Site, SiteId, TunConfig,
 };
 use connlib_snownet::{
     DatagramSink, Decapsulated, Event, IceCredentials, Node, RelayConfig, Role, Transmit,
 };
 use connlib_tunnel::segment::{Coalescer, Coalescing, GsoMeta};
 use connlib_tunnel::{
-    AssignedIps, Client, ClientEvent, ControlEvent, DomainStatus, FlowCreated, FlowError, InterfaceConfig, NatStatus,
-    TunPacket,
+    AssignedIps, Client, ClientEvent, ControlEvent, DomainStatus, FlowCreated, FlowError,
+    InterfaceConfig, NatStatus, TunPacket,
 };
 use ip_packet::{Ecn, IpPacket, Single, make};
 
@@ -85,7 +85,9 @@ impl World {
     pub fn bare(gateways: usize) -> Self {
         let now = Instant::now();
         let client = Client::new([7; 32], now, Duration::from_secs(1_700_000_000));
-        let gateways = (0..gateways).map(|index| Gateway::new(index, now)).collect();
+        let gateways = (0..gateways)
+            .map(|index| Gateway::new(index, now))
+            .collect();
 
         Self {
             client,
@@ -135,7 +137,8 @@ impl World {
     }
 
     pub fn remove(&mut self, id: u128) {
-        self.client.remove_resource(ResourceId::from_u128(id), self.now);
+        self.client
+            .remove_resource(ResourceId::from_u128(id), self.now);
         self.drain();
     }
 
@@ -236,7 +239,13 @@ impl World {
         let mut sink = Sink::default();
         let host = &mut self.gateways[gateway];
         host.node
-            .encapsulate(CLIENT, &mut Single::from(packet), packet.ecn(), now, &mut sink)
+            .encapsulate(
+                CLIENT,
+                &mut Single::from(packet),
+                packet.ecn(),
+                now,
+                &mut sink,
+            )
             .unwrap();
         let socket = host.socket;
         for transmit in sink.0 {
@@ -269,13 +278,18 @@ impl World {
 
     pub fn status(&self, resource: u128) -> ResourceStatus {
         let list = self.lists.last().expect("a list was announced");
-        let view = list.iter().find(|view| view.id == ResourceId::from_u128(resource));
+        let view = list
+            .iter()
+            .find(|view| view.id == ResourceId::from_u128(resource));
 
         view.expect("the resource is listed").status
     }
 
     pub fn routes(&self) -> Vec<String> {
-        let config = self.tun_configs.last().expect("a configuration was announced");
+        let config = self
+            .tun_configs
+            .last()
+            .expect("a configuration was announced");
         let v4 = config.routes_v4.iter().map(ToString::to_string);
         let v6 = config.routes_v6.iter().map(ToString::to_string);
 
@@ -283,7 +297,10 @@ impl World {
     }
 
     pub fn sentinels(&self) -> Vec<IpAddr> {
-        let config = self.tun_configs.last().expect("a configuration was announced");
+        let config = self
+            .tun_configs
+            .last()
+            .expect("a configuration was announced");
 
         config.dns_sentinels.clone()
     }
@@ -324,10 +341,19 @@ impl World {
             ClientEvent::ConnectionIntent {
                 resource,
                 connected_gateways,
-            } => self.intents.push((self.elapsed(), resource, connected_gateways)),
-            ClientEvent::AddedIceCandidates { gateway, candidates } => {
+            } => self
+                .intents
+                .push((self.elapsed(), resource, connected_gateways)),
+            ClientEvent::AddedIceCandidates {
+                gateway,
+                candidates,
+            } => {
                 let now = self.now;
-                let host = self.gateways.iter_mut().find(|host| host.id == gateway).unwrap();
+                let host = self
+                    .gateways
+                    .iter_mut()
+                    .find(|host| host.id == gateway)
+                    .unwrap();
                 for candidate in candidates {
                     host.node.add_remote_candidate(CLIENT, &candidate, now);
                 }
@@ -393,8 +419,15 @@ impl World {
 
     fn check_progress(&mut self) {
         let (at, count) = self.steps;
-        self.steps = if at == Some(self.now) { (at, count + 1) } else { (Some(self.now), 0) };
-        assert!(self.steps.1 < MAX_STEPS_AT_ONE_INSTANT, "tunnel 73: no progress");
+        self.steps = if at == Some(self.now) {
+            (at, count + 1)
+        } else {
+            (Some(self.now), 0)
+        };
+        assert!(
+            self.steps.1 < MAX_STEPS_AT_ONE_INSTANT,
+            "tunnel 73: no progress"
+        );
     }
 
     fn deliver(&mut self, wire: &Wire) {
@@ -407,8 +440,14 @@ impl World {
         }
         if wire.to == self.client_socket {
             let mut coalescer = Coalescer::new(Coalescing::OFF);
-            self.client
-                .handle_network(wire.to, wire.from, wire.ecn, &wire.payload, self.now, &mut coalescer);
+            self.client.handle_network(
+                wire.to,
+                wire.from,
+                wire.ecn,
+                &wire.payload,
+                self.now,
+                &mut coalescer,
+            );
             for (_, bytes) in coalescer.drain() {
                 self.tun.push(IpPacket::from_slice(bytes).unwrap());
             }
@@ -420,9 +459,10 @@ impl World {
     fn deliver_to_gateway(&mut self, index: usize, wire: &Wire) {
         let mut out = [0; 2000];
         let now = self.now;
-        let result = self.gateways[index]
-            .node
-            .decapsulate(wire.to, wire.from, &wire.payload, now, &mut out);
+        let result =
+            self.gateways[index]
+                .node
+                .decapsulate(wire.to, wire.from, &wire.payload, now, &mut out);
         let Ok(Decapsulated::Packet { len, .. }) = result else {
             return;
         };
@@ -447,7 +487,13 @@ impl World {
     }
 
     /// A gateway says what became of a request for a translation.
-    pub fn say_status(&mut self, index: usize, resource: ResourceId, domain: DomainName, status: NatStatus) {
+    pub fn say_status(
+        &mut self,
+        index: usize,
+        resource: ResourceId,
+        domain: DomainName,
+        status: NatStatus,
+    ) {
         let packet = DomainStatus {
             resource,
             domain,
@@ -459,7 +505,13 @@ impl World {
         let now = self.now;
         let host = &mut self.gateways[index];
         host.node
-            .encapsulate(CLIENT, &mut Single::from(&packet), Ecn::NotEct, now, &mut sink)
+            .encapsulate(
+                CLIENT,
+                &mut Single::from(&packet),
+                Ecn::NotEct,
+                now,
+                &mut sink,
+            )
             .unwrap();
         let socket = host.socket;
         for transmit in sink.0 {
@@ -489,7 +541,12 @@ impl Gateway {
     }
 
     fn seeded(index: usize, seed: u8, now: Instant) -> Self {
-        let mut node = Node::new(Role::Gateway, [seed; 32], now, Duration::from_secs(1_700_000_000));
+        let mut node = Node::new(
+            Role::Gateway,
+            [seed; 32],
+            now,
+            Duration::from_secs(1_700_000_000),
+        );
         let socket = SocketAddr::from(([198, 51, 100, 1 + index as u8], 52625));
         node.update_relays(&BTreeSet::new(), &[relay()], now);
         node.add_host_candidate(socket, now);
@@ -535,7 +592,13 @@ pub fn relay() -> RelayConfig<RelayId> {
 struct Sink(Vec<Transmit>);
 
 impl DatagramSink for Sink {
-    fn reserve(&mut self, src: Option<SocketAddr>, dst: SocketAddr, ecn: Ecn, len: usize) -> &mut [u8] {
+    fn reserve(
+        &mut self,
+        src: Option<SocketAddr>,
+        dst: SocketAddr,
+        ecn: Ecn,
+        len: usize,
+    ) -> &mut [u8] {
         self.0.push(Transmit {
             src,
             dst,
@@ -605,7 +668,12 @@ pub fn udp_to(destination: &str, payload: u32) -> IpPacket {
     let destination = destination.parse::<SocketAddr>().unwrap();
     let source = own(destination.ip());
 
-    make::udp_packet(SocketAddr::new(source, 40_000), destination, &payload.to_be_bytes()).unwrap()
+    make::udp_packet(
+        SocketAddr::new(source, 40_000),
+        destination,
+        &payload.to_be_bytes(),
+    )
+    .unwrap()
 }
 
 /// Our TUN address of the family of `ip`.

@@ -25,7 +25,11 @@ pub(crate) enum Decision {
 }
 
 /// Decides about `question`; assigns proxy IPs on the first query for a domain.
-pub(super) fn decide(question: &Question, routing: &RoutingTable, proxies: &mut ProxyIps) -> Decision {
+pub(super) fn decide(
+    question: &Question,
+    routing: &RoutingTable,
+    proxies: &mut ProxyIps,
+) -> Decision {
     let decision = match Query::parse(&question.message) {
         Ok(query) => decide_query(&query, routing, proxies),
         Err(QueryError::QuestionCount(_)) => match server_failure_for(&question.message) {
@@ -65,7 +69,9 @@ fn decide_query(query: &Query<'_>, routing: &RoutingTable, proxies: &mut ProxyIp
     };
 
     match (routing.families(domain), routing.best_match(domain)) {
-        (Some(families), Some(resource)) => decide_resource(query, domain, families, resource, proxies),
+        (Some(families), Some(resource)) => {
+            decide_resource(query, domain, families, resource, proxies)
+        }
         (_, _) => Decision::Recurse,
     }
 }
@@ -106,13 +112,19 @@ fn decide_resource(
 
 fn only_for_resources(decision: Decision) -> Decision {
     match decision {
-        Decision::Answer { domain: Some(_), .. } => decision,
-        Decision::Answer { domain: None, .. } | Decision::AskSite(_) | Decision::Recurse | Decision::Ignore => {
-            Decision::Ignore
-        }
+        Decision::Answer {
+            domain: Some(_), ..
+        } => decision,
+        Decision::Answer { domain: None, .. }
+        | Decision::AskSite(_)
+        | Decision::Recurse
+        | Decision::Ignore => Decision::Ignore,
     }
 }
 
 fn answer(message: Vec<u8>) -> Decision {
-    Decision::Answer { message, domain: None }
+    Decision::Answer {
+        message,
+        domain: None,
+    }
 }

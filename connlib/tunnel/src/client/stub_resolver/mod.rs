@@ -15,8 +15,8 @@ use std::time::Instant;
 
 use connlib_dns::message::{server_failure_for, truncate_for_udp};
 use connlib_dns::{
-    DNS_PORT, DnsTransport, EffectiveServers, ProxyIps, RecursiveError, RecursiveQuery, RecursiveResponse, SentinelMap,
-    ServerOrigin, SourceAddresses, tcp, udp,
+    DNS_PORT, DnsTransport, EffectiveServers, ProxyIps, RecursiveError, RecursiveQuery,
+    RecursiveResponse, SentinelMap, ServerOrigin, SourceAddresses, tcp, udp,
 };
 use connlib_model::DomainName;
 use ip_packet::{IpPacket, PacketRef, Protocol, make};
@@ -109,7 +109,10 @@ impl StubResolver {
         self.udp_client.set_sources(sources);
         self.tcp_client.set_sources(sources, now);
         self.tcp_client.reset(now);
-        let sockets = self.sentinels.sentinels().map(|ip| SocketAddr::new(ip, DNS_PORT));
+        let sockets = self
+            .sentinels
+            .sentinels()
+            .map(|ip| SocketAddr::new(ip, DNS_PORT));
         self.tcp_server.listen_on(sockets, now);
     }
 
@@ -133,18 +136,26 @@ impl StubResolver {
 
     /// Whether a packet asks the neighbours on the link for a name; such a packet is handled like one to a sentinel.
     pub(crate) fn is_link_local_query(&self, destination: IpAddr, protocol: Protocol) -> bool {
-        protocol == Protocol::Udp(LLMNR_PORT) && (destination == LLMNR_V4 || destination == LLMNR_V6)
+        protocol == Protocol::Udp(LLMNR_PORT)
+            && (destination == LLMNR_V4 || destination == LLMNR_V6)
     }
 
     /// Takes a packet to a sentinel or a link-local query. A query over UDP is returned; one over TCP comes from
     /// [`StubResolver::poll_tcp_question`] when it is complete.
-    pub(crate) fn handle_packet(&mut self, packet: PacketRef<'_>, now: Instant) -> Option<Question> {
+    pub(crate) fn handle_packet(
+        &mut self,
+        packet: PacketRef<'_>,
+        now: Instant,
+    ) -> Option<Question> {
         if self.tcp_server.accepts(packet) {
             self.tcp_server.handle_packet(packet, now);
             return None;
         }
         let Some(udp) = packet.as_udp() else {
-            tracing::debug!(?packet, "ignoring a packet to the resolver that is no query");
+            tracing::debug!(
+                ?packet,
+                "ignoring a packet to the resolver that is no query"
+            );
             return None;
         };
 
@@ -159,7 +170,10 @@ impl StubResolver {
                 responder: SocketAddr::new(self.responder(packet.destination())?, LLMNR_PORT),
             },
             _ => {
-                tracing::debug!(?packet, "ignoring a packet to the resolver that is no query");
+                tracing::debug!(
+                    ?packet,
+                    "ignoring a packet to the resolver that is no query"
+                );
                 return None;
             }
         };
@@ -215,7 +229,8 @@ impl StubResolver {
         let Some(upstream) = self.sentinels.upstream(question.asker.local().ip()) else {
             return;
         };
-        let is_tunnelled = self.origin == ServerOrigin::Portal && routing.covers_server(upstream.ip());
+        let is_tunnelled =
+            self.origin == ServerOrigin::Portal && routing.covers_server(upstream.ip());
         if is_tunnelled {
             self.ask_through_tunnel(question, upstream, now);
         } else {
@@ -224,7 +239,12 @@ impl StubResolver {
     }
 
     /// Asks `server` through the tunnel. The packets come from [`StubResolver::poll_tunnel_packet`].
-    pub(crate) fn ask_through_tunnel(&mut self, question: Question, server: SocketAddr, now: Instant) {
+    pub(crate) fn ask_through_tunnel(
+        &mut self,
+        question: Question,
+        server: SocketAddr,
+        now: Instant,
+    ) {
         let query = self.remember(question, server, Route::Tunnel, now);
         match query.transport {
             DnsTransport::Udp => self.udp_client.send_query(query, now),
@@ -237,7 +257,8 @@ impl StubResolver {
         let Some((question, route)) = self.pending.take(response.id) else {
             return;
         };
-        let is_gone = !matches!(question.asker, Asker::Tcp { .. }) && !self.is_mapped(question.asker.local().ip());
+        let is_gone = !matches!(question.asker, Asker::Tcp { .. })
+            && !self.is_mapped(question.asker.local().ip());
         if is_gone {
             return;
         }
@@ -355,7 +376,13 @@ impl StubResolver {
         self.recursive.push_back(query);
     }
 
-    fn remember(&mut self, question: Question, upstream: SocketAddr, route: Route, now: Instant) -> RecursiveQuery {
+    fn remember(
+        &mut self,
+        question: Question,
+        upstream: SocketAddr,
+        route: Route,
+        now: Instant,
+    ) -> RecursiveQuery {
         let transport = if question.asker.is_tcp() {
             DnsTransport::Tcp
         } else {

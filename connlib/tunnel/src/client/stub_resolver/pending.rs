@@ -73,9 +73,15 @@ impl Pending {
     }
 
     /// Remembers `question`. Returns the one that had to give way.
-    pub(super) fn insert(&mut self, question: Question, route: Route) -> (QueryId, Option<Question>) {
+    pub(super) fn insert(
+        &mut self,
+        question: Question,
+        route: Route,
+    ) -> (QueryId, Option<Question>) {
         let evicted = if self.questions.len() == MAX_PENDING {
-            self.questions.pop_first().map(|(_, (question, _))| question)
+            self.questions
+                .pop_first()
+                .map(|(_, (question, _))| question)
         } else {
             None
         };
@@ -117,7 +123,10 @@ mod tests {
         for port in 0..MAX_PENDING as u16 {
             assert_eq!(pending.insert(question(port), Route::Host).1, None);
         }
-        assert_eq!(pending.insert(question(9), Route::Host).1, Some(question(0)));
+        assert_eq!(
+            pending.insert(question(9), Route::Host).1,
+            Some(question(0))
+        );
     }
 
     // tunnel 28
