@@ -6,7 +6,7 @@ use crate::Role;
 
 /// Retransmission schedule of connectivity checks.
 ///
-/// A pair that stops answering is given up after [`timeout`](Self::timeout); a healthy one is
+/// A pair that stops answering is given up after the sum of its waits; a healthy one is
 /// checked every `max_rto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Timing {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use connlib_snownet::{Event, PathKind, Role};
 use connlib_stun::{Class, Envelope};
 
-use crate::world::{Place, World, v6};
+use crate::world::{Place, Wire, World, v6};
 use crate::{C, G};
 
 const DIRECT: (PathKind, PathKind) = (PathKind::PeerToPeer, PathKind::PeerToPeer);
@@ -210,6 +210,20 @@ fn snownet_31_initiation_in_flight_is_repeated_on_the_new_path() {
 }
 
 #[test]
+fn snownet_36_forwarded_port_behind_a_symmetric_nat_is_tried() {
+    let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    // The NAT shows the relay another port than the one that the gateway listens on.
+    let guess: SocketAddr = "1.0.0.2:52625".parse().unwrap();
+    assert!(
+        world
+            .sent
+            .iter()
+            .any(|wire| wire.host == C && wire.dst == guess)
+    );
+}
+
+#[test]
 fn snownet_37_source_address_does_not_choose_the_peer() {
     let mut world = World::pair(1, Place::Open, Place::Open);
     let other = world.add_host_at(Role::Client, Place::Open);
@@ -237,6 +251,32 @@ fn snownet_42_established_once() {
         let event = Event::ConnectionEstablished(peer as u32);
         assert_eq!(world.count(host, |e| *e == event), 1);
     }
+}
+
+#[test]
+fn snownet_42_answer_to_an_early_initiation_waits_for_the_gateways_nomination() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    // The gateway cannot nominate before its own checks arrive.
+    let is_check = |wire: &Wire| wire.payload.starts_with(&[0, 1]) && wire.payload.len() > 60;
+    world.drop = Box::new(move |wire| {
+        let inner = wire.payload.get(4..).unwrap_or_default();
+        let relayed = wire.payload[0] == 0x40 && inner.starts_with(&[0, 1]);
+        wire.host == G && (is_check(wire) || relayed)
+    });
+    world.connect(C, G);
+    world.run_for(Duration::from_secs(2));
+    let has_path = |world: &World, host: usize, peer| world.hosts[host].node.path(peer).is_some();
+    assert!(has_path(&world, C, G as u32));
+    assert!(!has_path(&world, G, C as u32));
+    world.drop = Box::new(|_| false);
+    world.run_until(Duration::from_secs(2), |w| has_path(w, G, C as u32));
+    let inits = |world: &World| {
+        let types = world.sent.iter().map(Wire::wireguard_type);
+        types.filter(|kind| *kind == Some(1)).count()
+    };
+    assert_eq!(inits(&world), 1);
+    world.run_until(Duration::from_millis(50), |w| w.is_established(C, G));
+    assert_eq!(inits(&world), 1);
 }
 
 #[test]
