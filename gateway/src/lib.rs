@@ -1,1 +1,33 @@
-//! Skeleton.
+//! The gateway: lets clients reach the resources of its site, as far as the portal's policies allow.
+#![deny(missing_docs)]
+
+mod cli;
+mod health;
+mod service;
+mod token;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+/// Runs the program with the given command line, its first element being the program's name.
+///
+/// Must be called before any thread exists: it takes the token out of the environment.
+pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let environment = token::take_from_environment();
+    let cli = match cli::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a closed stdout.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match service::run(cli, environment) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -18,7 +18,7 @@ use phoenix_channel::{FatalError, LoginUrl, Options};
 use tokio::sync::mpsc;
 
 use crate::{
-    portal, recursive,
+    recursive,
     role::Role,
     start::{self, DataThread, StartError},
 };
@@ -36,6 +36,10 @@ pub struct ClientOptions {
     pub channel: Options,
     /// The host's resolvers, for names that are no resource.
     pub system_resolvers: Vec<IpAddr>,
+    /// Whether the internet resource is used.
+    pub use_internet_resource: bool,
+    /// Whether the kernel's UDP offloads are used.
+    pub offload: bool,
 }
 
 /// Something that the program around the client must act on.
@@ -71,6 +75,7 @@ impl Client {
             options.login,
             options.channel,
             tun,
+            options.offload,
             |seed, now, unix_now| ClientRole::new(seed, now, unix_now, event_tx, query_tx),
             move |error| {
                 let _ = failed.try_send(ClientEvent::Failed(error));
@@ -266,11 +271,4 @@ impl Role for ClientRole {
         }
         self.log_paths();
     }
-}
-
-/// The channel settings that keep a client's portal connection out of its own tunnel.
-pub(crate) fn bypassing(mut options: Options) -> Options {
-    options.sockets = std::sync::Arc::new(connlib_platform::tcp_socket);
-    options.resolver = portal::remembering_resolver();
-    options
 }

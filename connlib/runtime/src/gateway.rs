@@ -35,6 +35,8 @@ pub struct GatewayOptions {
     pub login: LoginUrl,
     /// Settings of the portal channel. Its sockets and resolver are replaced by ones that bypass the tunnel.
     pub channel: Options,
+    /// Whether the kernel's UDP offloads are used.
+    pub offload: bool,
 }
 
 /// Something that the program around the gateway must act on.
@@ -68,6 +70,7 @@ impl Gateway {
             options.login,
             options.channel,
             tun,
+            options.offload,
             |seed, now, unix_now| GatewayRole {
                 session: GatewaySession::new(seed, now, unix_now),
                 events: event_tx,

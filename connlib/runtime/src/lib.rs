@@ -16,6 +16,7 @@
 
 mod client;
 mod clock;
+mod dns_server;
 mod gateway;
 mod portal;
 mod recursive;
@@ -23,8 +24,10 @@ mod resolver;
 mod role;
 mod sink;
 mod start;
+mod tun_io;
 mod worker;
 
 pub use client::{Client, ClientEvent, ClientOptions};
+pub use dns_server::DnsServer;
 pub use gateway::{Gateway, GatewayOptions, GatewayRuntimeEvent};
 pub use start::StartError;

@@ -10,7 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use connlib_messages::{Dialect, Message};
 use connlib_session::{PortalInput, PortalOutput};
 use connlib_tunnel::PublicKey;
-use phoenix_channel::{Channel, Event, Outgoing, Resolver, SendError};
+use phoenix_channel::{Channel, Event, Options, Outgoing, Resolver, SendError};
 use tokio::sync::mpsc;
 
 /// Drives `channel` until it ends or the data thread is gone. The first [`PortalOutput::Reconnect`] opens it.
@@ -98,7 +98,7 @@ fn login_parameters(key: PublicKey) -> Vec<(String, String)> {
 
 /// Looks the portal's name up by the system's resolver and remembers the last answer, since the resolver may be what
 /// the tunnel has just taken away.
-pub(crate) fn remembering_resolver() -> Resolver {
+fn remembering_resolver() -> Resolver {
     let last = Arc::new(Mutex::new(Vec::<IpAddr>::new()));
     Arc::new(move |host: String| {
         let last = Arc::clone(&last);
@@ -119,4 +119,11 @@ pub(crate) fn remembering_resolver() -> Resolver {
             Ok(last.clone())
         })
     })
+}
+
+/// The channel settings that keep the portal connection out of the tunnel.
+pub(crate) fn bypassing(mut options: Options) -> Options {
+    options.sockets = Arc::new(connlib_platform::tcp_socket);
+    options.resolver = remembering_resolver();
+    options
 }

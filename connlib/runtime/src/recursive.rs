@@ -51,23 +51,31 @@ pub(crate) async fn serve(
 }
 
 async fn resolve(query: RecursiveQuery) -> RecursiveResponse {
+    RecursiveResponse {
+        id: query.id,
+        result: exchange(query.upstream, query.transport, &query.message).await,
+    }
+}
+
+/// Asks a server outside the tunnel.
+pub(crate) async fn exchange(
+    upstream: SocketAddr,
+    transport: DnsTransport,
+    message: &[u8],
+) -> Result<Vec<u8>, RecursiveError> {
     let exchange = async {
-        match query.transport {
-            DnsTransport::Udp => over_udp(query.upstream, &query.message).await,
-            DnsTransport::Tcp => over_tcp(query.upstream, &query.message).await,
+        match transport {
+            DnsTransport::Udp => over_udp(upstream, message).await,
+            DnsTransport::Tcp => over_tcp(upstream, message).await,
         }
     };
-    let result = match tokio::time::timeout(TIMEOUT, exchange).await {
-        Ok(Ok(message)) => Ok(message),
+    match tokio::time::timeout(TIMEOUT, exchange).await {
+        Ok(Ok(response)) => Ok(response),
         Ok(Err(error)) => {
-            tracing::debug!(upstream = %query.upstream, %error, "DNS look-up failed");
+            tracing::debug!(%upstream, %error, "DNS look-up failed");
             Err(classify(&error))
         }
         Err(_) => Err(RecursiveError::TimedOut),
-    };
-    RecursiveResponse {
-        id: query.id,
-        result,
     }
 }
 

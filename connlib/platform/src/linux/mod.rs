@@ -7,12 +7,15 @@ mod netlink;
 mod resolv_conf;
 pub(crate) mod resolved;
 mod rules;
+mod service;
 mod signals;
 mod sockets;
 
 pub use interface::{Families, InterfaceError, TunInterface, default_tun_name};
 pub use masquerade::{Masquerade, MasqueradeError, MasqueradeMode};
 pub(crate) use resolv_conf::ResolvConf;
+pub use resolv_conf::system_nameservers;
+pub use service::{hardware_identity, notify_ready};
 pub use signals::{Signal, Signals};
 pub use sockets::{mark_socket, may_administer_network, raise_socket_buffer_limits, tcp_socket};
 

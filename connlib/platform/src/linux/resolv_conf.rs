@@ -11,6 +11,11 @@ use crate::dns_control::DnsControlError;
 /// First line of a file that we wrote.
 const MARKER: &str = "# BEGIN Firezone DNS configuration";
 
+/// The nameservers of the host's configuration, in order.
+pub fn system_nameservers() -> Vec<IpAddr> {
+    ResolvConf::system().servers()
+}
+
 /// The file, and the backup of the original beside it.
 #[derive(Debug, Clone)]
 pub(crate) struct ResolvConf {

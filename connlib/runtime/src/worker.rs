@@ -1,0 +1,358 @@
+//! The data thread: reads, decides, seals, sends; receives, opens, decides, writes. A batch at a time, to completion.
+
+use std::{
+    io,
+    os::fd::AsRawFd as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use connlib_session::{PortalInput, PortalOutput};
+use connlib_sockets::{Family, Flushed, GsoQueue, ReceiveBuffers, Sockets};
+use connlib_tun::Tun;
+use connlib_tunnel::segment::Coalescer;
+use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    clock::Clock,
+    role::Role,
+    sink::{self, Sink},
+    tun_io::TunIo,
+};
+
+/// Reads of one source before the others get their turn.
+const READ_BUDGET: usize = 16;
+/// Inputs of the other threads per turn.
+const INPUT_BUDGET: usize = 64;
+/// A failed re-bind is tried again after this long.
+const REBIND_DELAY: Duration = Duration::from_secs(1);
+/// How long a farewell may wait for a blocked socket.
+const FAREWELL: Duration = Duration::from_millis(800);
+
+/// What the other threads hand to the data thread.
+pub(crate) enum Input<R: Role> {
+    /// Something happened on the channel to the portal.
+    Portal(PortalInput<R::FromPortal, R::ToPortal>),
+    /// A wish of the program.
+    Command(R::Command),
+    /// The network changed.
+    Reset,
+    /// Say goodbye and end; answer when that is done.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Which descriptors may have something (edge-triggered: until a read would block).
+#[derive(Debug, Clone, Copy, Default)]
+struct Ready {
+    tun: bool,
+    v4: bool,
+    v6: bool,
+}
+
+/// The thread's state. Nothing of it is shared.
+pub(crate) struct Worker<R: Role> {
+    role: R,
+    clock: Clock,
+    poll: Poll,
+    tun: TunIo,
+    sockets: Sockets,
+    receive: ReceiveBuffers,
+    queue: GsoQueue,
+    coalescer: Coalescer,
+    inputs: mpsc::Receiver<Input<R>>,
+    portal: mpsc::Sender<PortalOutput<R::ToPortal>>,
+    abandoned: Arc<AtomicBool>,
+    ready: Ready,
+    /// A socket would block: nothing more is read from the TUN device until it has room.
+    blocked: bool,
+    rebind_at: Option<Instant>,
+}
+
+impl<R: Role> Worker<R> {
+    const TUN: Token = Token(0);
+    const V4: Token = Token(1);
+    const V6: Token = Token(2);
+    pub(crate) const WAKER: Token = Token(3);
+
+    #[expect(clippy::too_many_arguments, reason = "called once, each of a type of its own")]
+    pub(crate) fn new(
+        role: R,
+        clock: Clock,
+        poll: Poll,
+        tun: Tun,
+        sockets: Sockets,
+        inputs: mpsc::Receiver<Input<R>>,
+        portal: mpsc::Sender<PortalOutput<R::ToPortal>>,
+        abandoned: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
+        let tun = TunIo::new(tun);
+        let this = Self {
+            role,
+            clock,
+            poll,
+            coalescer: Coalescer::new(tun.coalescing()),
+            tun,
+            sockets,
+            receive: ReceiveBuffers::new(),
+            queue: GsoQueue::new(),
+            inputs,
+            portal,
+            abandoned,
+            ready: Ready {
+                tun: true,
+                v4: true,
+                v6: true,
+            },
+            blocked: false,
+            rebind_at: None,
+        };
+        let tun = this.tun.as_raw_fd();
+        this.poll
+            .registry()
+            .register(&mut SourceFd(&tun), Self::TUN, Interest::READABLE)?;
+        this.register_sockets()?;
+        Ok(this)
+    }
+
+    /// Runs until stopped or abandoned.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(16);
+        loop {
+            self.wait(&mut events)?;
+            if self.abandoned.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let now = self.clock.now();
+            if let Some(done) = self.take_inputs(now) {
+                self.say_goodbye(now);
+                let _ = done.send(());
+                return Ok(());
+            }
+            if self.role.poll_timeout().is_some_and(|at| at <= now) {
+                self.role.handle_timeout(now);
+            }
+            self.finish(now);
+            self.read_tun(now)?;
+            self.read_sockets(now)?;
+            self.finish(now);
+        }
+    }
+
+    /// Sleeps until a descriptor, a queue or a deadline has something, or not at all if something is left to do.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let busy = self.ready.v4 || self.ready.v6 || (self.ready.tun && !self.blocked);
+        let timeout = match busy {
+            true => Some(Duration::ZERO),
+            false => self.until_deadline(),
+        };
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        for event in &*events {
+            match event.token() {
+                Self::TUN => self.ready.tun = true,
+                Self::V4 => {
+                    self.ready.v4 |= event.is_readable();
+                    self.blocked &= !event.is_writable();
+                }
+                Self::V6 => {
+                    self.ready.v6 |= event.is_readable();
+                    self.blocked &= !event.is_writable();
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn until_deadline(&mut self) -> Option<Duration> {
+        let deadline = [self.role.poll_timeout(), self.rebind_at];
+        let deadline = deadline.into_iter().flatten().min()?;
+        Some(deadline.saturating_duration_since(self.clock.now()))
+    }
+
+    /// Takes what the other threads have handed over; the result is a wish to stop.
+    fn take_inputs(&mut self, now: Instant) -> Option<oneshot::Sender<()>> {
+        for _ in 0..INPUT_BUDGET {
+            let Ok(input) = self.inputs.try_recv() else {
+                break;
+            };
+            match input {
+                Input::Portal(input) => self.role.handle_portal(input, now),
+                Input::Command(command) => self.role.handle_command(command, now),
+                Input::Reset => {
+                    self.role.reset(now);
+                    self.rebind(now);
+                }
+                Input::Stop(done) => return Some(done),
+            }
+            self.finish(now);
+        }
+        if self.rebind_at.is_some_and(|at| at <= now) {
+            self.rebind(now);
+        }
+        None
+    }
+
+    /// TUN → network. One flush per round, so that super-packets of one flow share system calls.
+    fn read_tun(&mut self, now: Instant) -> io::Result<()> {
+        if !self.ready.tun || self.blocked {
+            return Ok(());
+        }
+        for _ in 0..READ_BUDGET {
+            let Some(packet) = self.tun.read()? else {
+                self.ready.tun = false;
+                break;
+            };
+            let mut sink = Sink(&mut self.queue);
+            self.role.handle_tun(packet, now, &mut sink);
+            self.queue_transmits();
+            if self.queue.is_nearly_full() {
+                self.flush();
+                if self.blocked {
+                    break;
+                }
+            }
+        }
+        self.flush();
+        Ok(())
+    }
+
+    /// Network → TUN.
+    fn read_sockets(&mut self, now: Instant) -> io::Result<()> {
+        for family in Family::ALL {
+            for _ in 0..READ_BUDGET {
+                if !*self.ready_flag(family) {
+                    break;
+                }
+                self.receive(family, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One receive call: opens what it brought and writes it to the TUN device.
+    fn receive(&mut self, family: Family, now: Instant) -> io::Result<()> {
+        let Some(socket) = self.sockets.get(family) else {
+            *self.ready_flag(family) = false;
+            return Ok(());
+        };
+        let datagrams = match self.receive.receive(socket) {
+            Ok(Some(datagrams)) => datagrams,
+            Ok(None) => {
+                *self.ready_flag(family) = false;
+                return Ok(());
+            }
+            Err(error) => {
+                // One socket's trouble must not end the other's work; ICMP errors surface here.
+                tracing::debug!(%error, ?family, "Receiving failed");
+                return Ok(());
+            }
+        };
+        for datagram in datagrams {
+            if self.coalescer.is_full() {
+                self.tun.write(&mut self.coalescer);
+            }
+            self.role.handle_network(
+                datagram.local,
+                datagram.from,
+                datagram.ecn,
+                datagram.payload,
+                now,
+                &mut self.coalescer,
+            );
+        }
+        self.tun.write(&mut self.coalescer);
+        self.queue_transmits();
+        self.flush();
+        Ok(())
+    }
+
+    fn ready_flag(&mut self, family: Family) -> &mut bool {
+        match family {
+            Family::V4 => &mut self.ready.v4,
+            Family::V6 => &mut self.ready.v6,
+        }
+    }
+
+    /// Hands on everything that the state machine has made by itself.
+    fn finish(&mut self, now: Instant) {
+        while self.portal.capacity() > 0 {
+            let Some(output) = self.role.poll_portal(now) else {
+                break;
+            };
+            let _ = self.portal.try_send(output);
+        }
+        self.role.drain_events(now);
+        self.queue_transmits();
+        while let Some(packet) = self.role.poll_packet() {
+            if self.coalescer.is_full() {
+                self.tun.write(&mut self.coalescer);
+            }
+            let _ = self.coalescer.push(packet.as_slice());
+        }
+        self.tun.write(&mut self.coalescer);
+        self.flush();
+    }
+
+    fn queue_transmits(&mut self) {
+        while let Some(transmit) = self.role.poll_transmit() {
+            sink::push(&mut self.queue, &transmit);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.blocked = match self.queue.flush(&mut self.sockets) {
+            Flushed::All => false,
+            Flushed::Blocked(_) => true,
+        };
+    }
+
+    /// New sockets on new ports, so that no relay or NAT sees an old 3-tuple.
+    fn rebind(&mut self, now: Instant) {
+        self.queue.clear();
+        self.rebind_at = None;
+        let bound = self.sockets.rebind().map_err(io::Error::other);
+        if let Err(error) = bound.and_then(|()| self.register_sockets()) {
+            tracing::warn!(%error, "No UDP socket; trying again");
+            self.rebind_at = Some(now + REBIND_DELAY);
+        }
+        self.blocked = false;
+        self.ready.v4 = true;
+        self.ready.v6 = true;
+    }
+
+    fn register_sockets(&self) -> io::Result<()> {
+        for (family, socket) in self.sockets.iter() {
+            let token = match family {
+                Family::V4 => Self::V4,
+                Family::V6 => Self::V6,
+            };
+            let fd = socket.as_std().as_raw_fd();
+            self.poll.registry().register(
+                &mut SourceFd(&fd),
+                token,
+                Interest::READABLE | Interest::WRITABLE,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Sends a goodbye to every peer; waits a moment for a blocked socket.
+    fn say_goodbye(&mut self, now: Instant) {
+        self.role.shutdown(now);
+        self.queue_transmits();
+        self.flush();
+        let deadline = Instant::now() + FAREWELL;
+        while self.blocked && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+            self.flush();
+        }
+    }
+}
