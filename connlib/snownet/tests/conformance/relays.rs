@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use connlib_snownet::{Event, PathKind, Role};
 
-use crate::world::{PSK, Place, World};
+use crate::world::{PSK, Place, World, v6};
 use crate::{C, G};
 
 fn invalidated(world: &World, host: usize) -> Vec<String> {
@@ -228,6 +228,36 @@ fn snownet_23_far_relay_is_not_chosen() {
             world.drain(host);
         }
     }
+}
+
+/// §3.4: host and reflexive addresses concern every connection, relayed ones only those on that relay.
+#[test]
+fn news_of_another_relay_reach_connections_unless_relayed() {
+    let mut world = World::new();
+    world.add_relay(Some([9, 9, 9, 1].into()), None);
+    world.add_host(Role::Client, Some([1, 0, 0, 1].into()), Some(v6(1)), None);
+    world.add_host(Role::Gateway, Some([1, 0, 0, 2].into()), Some(v6(2)), None);
+    world.announce_relays();
+    world.run_for(Duration::from_secs(1));
+    world.establish(C, G);
+    let seen = world.hosts[C].events.len();
+
+    world.add_relay(None, Some(v6(9)));
+    world.update_relays(C, &[], &[1]);
+    world.run_for(Duration::from_secs(1));
+    let news: Vec<_> = world.hosts[C].events[seen..]
+        .iter()
+        .filter_map(|(_, event)| match event {
+            Event::NewIceCandidate { sdp, .. } => Some(sdp),
+            _ => None,
+        })
+        .collect();
+    let host = format!("{} 52625 typ host", v6(1));
+    assert!(news.iter().any(|sdp| sdp.contains(&host)), "{news:?}");
+    assert!(
+        !news.iter().any(|sdp| sdp.contains("typ relay")),
+        "{news:?}"
+    );
 }
 
 #[test]

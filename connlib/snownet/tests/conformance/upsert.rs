@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use connlib_snownet::{ConnectionState, Event};
+use connlib_snownet::{ConnectionState, Event, IceCredentials};
 
 use crate::world::{PSK, Place, World};
 use crate::{C, G};
@@ -76,6 +76,26 @@ fn snownet_32_other_key_replaces_without_event() {
         .count();
     assert_eq!(ends, 0);
     world.ping(C, G);
+}
+
+#[test]
+fn snownet_32_candidates_of_a_replaced_connection_are_not_signalled() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    let key = world.hosts[G].node.public_key();
+    let now = world.now;
+    let credentials = |ufrag: &str| IceCredentials::new(ufrag, "password").unwrap();
+    let node = &mut world.hosts[C].node;
+    for ufrag in ["old1", "new2"] {
+        let (local, remote) = (credentials(ufrag), credentials("peer"));
+        node.upsert_connection(G as u32, key, PSK, local, remote, now)
+            .unwrap();
+    }
+    let mut signalled = 0;
+    while let Some(event) = node.poll_event() {
+        assert!(matches!(event, Event::NewIceCandidate { sdp, .. } if sdp.ends_with("new2")));
+        signalled += 1;
+    }
+    assert!(signalled > 0);
 }
 
 #[test]
