@@ -7,6 +7,7 @@
 
 mod dns;
 mod flows;
+mod hostile;
 mod names;
 mod query;
 mod resources;

@@ -151,10 +151,14 @@ impl World {
     /// The application sends a packet.
     pub fn send(&mut self, packet: &IpPacket) {
         let mut bytes = packet.as_slice().to_vec();
-        let packet = TunPacket {
+        self.inject(TunPacket {
             buf: &mut bytes,
             gso: GsoMeta::NONE,
-        };
+        });
+    }
+
+    /// The TUN device yields a packet or super-packet.
+    pub fn inject(&mut self, packet: TunPacket<'_>) {
         let mut sink = Sink::default();
         self.client.handle_tun(packet, self.now, &mut sink);
         for transmit in sink.0 {
@@ -252,6 +256,13 @@ impl World {
             self.put_on_wire(socket, transmit);
         }
         self.run_for(2 * LATENCY);
+    }
+
+    /// Like [`World::reply`], if the gateway still knows the client.
+    pub fn reply_if_connected(&mut self, gateway: usize, packet: &IpPacket) {
+        if self.gateways[gateway].node.has_connection(CLIENT) {
+            self.reply(gateway, packet);
+        }
     }
 
     /// A packet that the client sent and everything that is on its way reach their ends.

@@ -128,3 +128,81 @@ fn answer(message: Vec<u8>) -> Decision {
         domain: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{cidr, dns, internet};
+    use super::*;
+    use connlib_model::Resource;
+    use proptest::prelude::*;
+
+    proptest! {
+        // tunnel 21
+        #[test]
+        fn tunnel_21_any_message_is_decided_about(message in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let decision = decide_bytes(message);
+            prop_assert!(!matches!(decision, Decision::AskSite(_)));
+        }
+
+        #[test]
+        fn tunnel_21_any_damage_to_a_query_is_decided_about(at in 0usize..29, byte in any::<u8>()) {
+            let mut message = query("example.com", 1);
+            message[at] = byte;
+            decide_bytes(message);
+        }
+    }
+
+    #[test]
+    fn addresses_are_assigned_by_address_queries_only() {
+        let routing = routing(&[dns(1, "*.example.com")]);
+        let mut proxies = ProxyIps::new();
+        for qtype in [65, 64, 33, 16, 15] {
+            decide(&asked(query("a.example.com", qtype)), &routing, &mut proxies);
+        }
+        assert_eq!(proxies.iter().count(), 0);
+        decide(&asked(query("a.example.com", 28)), &routing, &mut proxies);
+        assert_eq!(proxies.iter().count(), 1);
+    }
+
+    #[test]
+    fn link_local_answer_has_no_recursion_bits() {
+        assert_eq!(as_link_local(vec![0, 0, 0x80, 0x83])[3], 3);
+        assert_eq!(as_link_local(vec![0]), [0]);
+    }
+
+    fn decide_bytes(message: Vec<u8>) -> Decision {
+        let routing = routing(&[dns(1, "example.com"), cidr(2, "10.0.0.0/8"), internet(3)]);
+
+        decide(&asked(message), &routing, &mut ProxyIps::new())
+    }
+
+    fn routing(resources: &[Resource]) -> RoutingTable {
+        let mut table = RoutingTable::default();
+        table.rebuild(resources.iter(), |_| false);
+
+        table
+    }
+
+    fn asked(message: Vec<u8>) -> Question {
+        Question {
+            asker: Asker::Udp {
+                from: ([100, 64, 0, 1], 1).into(),
+                sentinel: ([100, 100, 111, 1], 53).into(),
+            },
+            message,
+        }
+    }
+
+    fn query(name: &str, qtype: u16) -> Vec<u8> {
+        let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.split('.') {
+            message.push(label.len() as u8);
+            message.extend_from_slice(label.as_bytes());
+        }
+        message.push(0);
+        message.extend(qtype.to_be_bytes());
+        message.extend([0, 1]);
+
+        message
+    }
+}
