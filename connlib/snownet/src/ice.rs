@@ -416,6 +416,63 @@ mod tests {
         assert!(!agent.add_remote(foreign.expect("valid")));
     }
 
+    fn check() -> Vec<u8> {
+        let provider = is::DefaultSha1HmacProvider;
+        let hmac =
+            |key: &[u8], parts: &[&[u8]]| is::Sha1HmacProvider::sha1_hmac(&provider, key, parts);
+        let id = is::stun::TransId::new();
+        let request = StunMessage::binding_request("abcd:abcd", id, true, 1, 1, false);
+        let mut bytes = vec![0; 200];
+        let len = request
+            .to_bytes(Some(b"password"), &mut bytes, hmac)
+            .expect("fits");
+        bytes.truncate(len);
+        bytes
+    }
+
+    fn feed(agent: &mut Agent, from: SocketAddr, datagram: &[u8]) -> bool {
+        let envelope = Envelope::parse(datagram).expect("STUN");
+        let local = "192.0.2.1:1".parse().expect("address");
+        let message = Stun { envelope, datagram };
+        agent.handle_stun(local, from, &message, Instant::now())
+    }
+
+    #[test]
+    fn snownet_05_sources_of_checks_are_limited() {
+        let mut agent = agent();
+        let local = "192.0.2.1:1".parse().expect("address");
+        agent.add_local(Candidate::host(local, "udp").expect("valid"));
+        let datagram = check();
+        let from = |port: u16| SocketAddr::from(([198, 51, 100, 1], port));
+        let taken = (1..1000)
+            .filter(|port| feed(&mut agent, from(*port), &datagram))
+            .count();
+        assert_eq!(taken, MAX_REFLEXIVE);
+        assert!(feed(&mut agent, from(1), &datagram), "known sources go on");
+    }
+
+    #[test]
+    fn snownet_05_unauthentic_checks_are_refused() {
+        let mut agent = agent();
+        let from = "198.51.100.1:1".parse().expect("address");
+        let genuine = check();
+        assert!(feed(&mut agent, from, &genuine));
+        // Any byte but those of the FINGERPRINT, which nothing depends on.
+        for i in (0..genuine.len() - 8).filter(|i| ![2, 3, 4, 5, 6, 7].contains(i)) {
+            let mut damaged = genuine.clone();
+            damaged[i] ^= 1;
+            let Ok(envelope) = Envelope::parse(&damaged) else {
+                continue;
+            };
+            let message = Stun {
+                envelope,
+                datagram: &damaged,
+            };
+            let taken = agent.handle_stun(from, from, &message, Instant::now());
+            assert!(!taken, "byte {i}");
+        }
+    }
+
     #[test]
     fn snownet_26_client_always_wins_a_role_conflict() {
         for entropy in [0, u64::MAX] {
