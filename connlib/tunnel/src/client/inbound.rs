@@ -64,12 +64,12 @@ impl Client {
             self.stats.spoofed += 1;
             return false;
         }
+        self.request_access_if_prohibited(gateway, packet.view(), now);
         if self.resolver.handle_tunnel_packet(packet.view(), now) {
             self.drain_resolver(now);
             return false;
         }
 
-        self.request_access_if_prohibited(packet.view(), now);
         let merged = Ecn::merge(packet.ecn(), ecn);
         if merged != packet.ecn() {
             packet.set_ecn(merged);
@@ -103,7 +103,12 @@ impl Client {
 
     /// A gateway that refuses a packet of ours has lost our authorization, or let it expire: ask for it again, at most
     /// once per interval, and keep the binding (tunnel spec 3.14; design row 41).
-    fn request_access_if_prohibited(&mut self, packet: PacketRef<'_>, now: Instant) {
+    fn request_access_if_prohibited(
+        &mut self,
+        gateway: GatewayId,
+        packet: PacketRef<'_>,
+        now: Instant,
+    ) {
         let Some(error) = packet.icmp_error() else {
             return;
         };
@@ -121,7 +126,10 @@ impl Client {
         let route = self
             .routing
             .route(failed.destination(), domain, failed.destination_protocol());
-        if let Route::Permitted(resource) = route {
+        let Route::Permitted(resource) = route else {
+            return;
+        };
+        if self.gateways.binding(resource) == Some(gateway) {
             let ask = self.intents.touch(resource, now);
             self.request_access(resource, ask);
         }

@@ -93,6 +93,7 @@ impl Client {
             Decision::Refuse => {
                 if let Some(Ok(first)) = batch.next_packet().map(PacketRef::parse) {
                     self.refuse(first, now);
+                    self.drain_resolver(now);
                 }
             }
             Decision::Drop(reason) => self.count_drop(reason),

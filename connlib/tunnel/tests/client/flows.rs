@@ -1,11 +1,12 @@
 //! Access requests, connections and the data path (tunnel 32–39, 70, 78, 79; design row 41).
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use connlib_model::{ResourceId, ResourceStatus, SiteId};
-use connlib_tunnel::segment::{Coalescer, Coalescing};
-use connlib_tunnel::{FlowError, goodbye_packet};
+use connlib_tunnel::segment::{ChecksumState, Coalescer, Coalescing, GsoKind, GsoMeta};
+use connlib_tunnel::{FlowError, TunPacket, goodbye_packet};
 use ip_packet::make::{self, Unreachable};
 use ip_packet::{Ecn, IpPacket, TcpFlags};
 
@@ -336,6 +337,49 @@ fn prohibition_by_the_gateway_asks_again_and_keeps_the_binding() {
     world.send(&udp_to(HOST, 3));
     world.settle();
     assert_eq!(payloads(&world.received(0)), [3]);
+}
+
+#[test]
+fn prohibition_by_a_gateway_that_does_not_serve_the_resource_is_mere_data() {
+    let mut world = with_network();
+    world.add(cidr(2, "192.168.0.0/16"));
+    world.connect(1, 0, &udp_to(HOST, 1));
+    let refused = udp_to("192.168.0.1:80", 1);
+    let error = make::icmp_unreachable(refused.view(), Unreachable::Prohibited).unwrap();
+    let IpAddr::V4(own) = refused.source() else { panic!("IPv4") };
+    // From an address that the gateway may use.
+    let icmp = error.icmp_error().unwrap();
+    let error = make::icmpv4_message("10.0.0.1".parse().unwrap(), own.into(), 20, (3, 13, [0; 4]), icmp.embedded()).unwrap();
+    world.reply(0, &error);
+    assert_eq!(world.tun.len(), 1);
+    assert_eq!(world.asked(), [1]);
+}
+
+#[test]
+fn super_packet_arrives_as_its_segments_whether_it_waits_or_not() {
+    let mut world = with_network();
+    for round in [0u32, 10] {
+        let payload = (round..round + 3).flat_map(u32::to_be_bytes).collect::<Vec<_>>();
+        let packet = make::udp_packet((CLIENT_V4, 40_000).into(), HOST.parse().unwrap(), &payload).unwrap();
+        let mut bytes = packet.as_slice().to_vec();
+        world.inject(TunPacket {
+            buf: &mut bytes,
+            gso: GsoMeta {
+                kind: GsoKind::Udp,
+                segment_size: 4,
+                checksum: ChecksumState::Complete,
+            },
+        });
+        if round == 0 {
+            world.grant(1, 0).unwrap();
+            world.run_for(Duration::from_secs(3));
+        }
+        world.settle();
+        let received = world.received(0);
+        assert!(received.iter().all(IpPacket::has_valid_checksums));
+        assert_eq!(payloads(&received), (round..round + 3).collect::<Vec<_>>());
+    }
+    assert_eq!(world.asked(), [1]);
 }
 
 #[test]
