@@ -1,18 +1,23 @@
 //! The driver against an in-process portal: real sockets, real upgrades, scripted answers.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
+use phoenix_channel::driver::TlsRoots;
 use phoenix_channel::{
     Channel, ConnectionError, Event, FatalError, Frame, LoginUrl, Options, Outgoing, Token,
     TokenPlacement,
 };
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -208,7 +213,7 @@ async fn portal_08_and_10_request_as_specified() {
 async fn portal_11_dead_addresses_do_not_delay_success() {
     let portal = Portal::new().await;
     let port = portal.address().port();
-    // 192.0.2.1 (TEST-NET-1) answers nothing, 127.0.0.2 refuses on this port or is unused.
+    // The first and the last are documentation ranges: they answer nothing, or have no route.
     let addresses: Vec<IpAddr> = ["192.0.2.1", "127.0.0.1", "2001:db8::1"]
         .map(|ip| ip.parse().unwrap())
         .to_vec();
@@ -505,6 +510,68 @@ async fn frames_beyond_the_limit_end_the_connection() {
         () = server => unreachable!("the server waits"),
     };
     assert!(matches!(error, ConnectionError::Transport(_)), "{error}");
+}
+
+/// A self-signed authority for `portal.test`: its certificate, and a server that shows it.
+fn tls_server() -> (CertificateDer<'static>, TlsAcceptor) {
+    let made = rcgen::generate_simple_self_signed(["portal.test".to_owned()]).unwrap();
+    let certificate = made.cert.der().clone();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.clone()], key)
+        .unwrap();
+    (certificate, TlsAcceptor::from(Arc::new(config)))
+}
+
+fn tls_channel(port: u16, roots: TlsRoots) -> Channel {
+    let options = Options {
+        tls_roots: roots,
+        resolver: Arc::new(|_| Box::pin(async { Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]) })),
+        ..options()
+    };
+    Channel::new(login(&format!("wss://portal.test:{port}")), options).unwrap()
+}
+
+#[tokio::test]
+async fn tls_connects_to_a_portal_with_a_known_authority() {
+    let portal = Portal::new().await;
+    let (certificate, acceptor) = tls_server();
+    let mut channel = tls_channel(portal.address().port(), TlsRoots::Only(vec![certificate]));
+    channel.connect(Vec::new());
+    let server = async {
+        let (stream, _) = portal.listener.accept().await.unwrap();
+        let stream = acceptor.accept(stream).await.unwrap();
+        let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+        let join = socket.next().await.unwrap().unwrap();
+        let reply = Frame::reply_ok("gateway", 0, json!({})).encode();
+        socket.send(Message::text(reply)).await.unwrap();
+        (join, socket)
+    };
+    let (event, (join, _socket)) = tokio::join!(next(&mut channel), server);
+    assert_eq!(event, Ok(Event::Connected));
+    assert_eq!(
+        join.to_text().unwrap(),
+        Frame::join("gateway", Value::Null, 0).encode()
+    );
+}
+
+#[tokio::test]
+async fn tls_refuses_an_unknown_authority_and_retries() {
+    let portal = Portal::new().await;
+    let (_, acceptor) = tls_server();
+    let (other, _) = tls_server();
+    let mut channel = tls_channel(portal.address().port(), TlsRoots::Only(vec![other]));
+    channel.connect(Vec::new());
+    let server = async {
+        let (stream, _) = portal.listener.accept().await.unwrap();
+        assert!(acceptor.accept(stream).await.is_err());
+    };
+    let (error, ()) = tokio::join!(expect_hiccup(&mut channel), server);
+    assert!(matches!(error, ConnectionError::Tls(_)), "{error}");
 }
 
 /// Needs its full 15 s.

@@ -1,5 +1,7 @@
 //! Real sockets on the loopback interface.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

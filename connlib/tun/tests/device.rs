@@ -1,5 +1,6 @@
 //! A real device in a fresh network namespace. Needs root; says so and passes otherwise.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsRawFd;

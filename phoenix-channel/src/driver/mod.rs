@@ -129,7 +129,7 @@ pub struct Channel {
 enum Link {
     None,
     Dialing(BoxFuture<Result<Socket, ConnectionError>>),
-    Open(Socket),
+    Open(Box<Socket>),
     Closing(BoxFuture<()>),
 }
 
@@ -258,7 +258,7 @@ impl Channel {
                 let result = std::task::ready!(attempt.as_mut().poll(cx));
                 match result {
                     Ok(socket) => {
-                        self.link = Link::Open(socket);
+                        self.link = Link::Open(Box::new(socket));
                         self.core.handle_connected(now());
                     }
                     Err(error) => {
