@@ -44,6 +44,9 @@ pub enum ConnectionError {
     /// Too many heartbeats were not answered.
     #[error("the portal does not answer heartbeats")]
     MissedHeartbeats,
+    /// The connection has taken no data for a long time.
+    #[error("the connection to the portal takes no data")]
+    Stalled,
     /// The portal stopped our topic.
     #[error("the portal closed the channel")]
     ChannelClosed,

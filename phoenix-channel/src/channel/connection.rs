@@ -12,6 +12,10 @@ use crate::frame::{self, Frame, Message, Outgoing, Reason, Reply};
 /// Heartbeats that may be unanswered; one more means that the portal is gone.
 const MAX_UNANSWERED_HEARTBEATS: usize = 3;
 
+/// Heartbeats that may come due while the first of them still waits for the socket. What takes no byte for a minute is
+/// dead, and TCP itself would need a quarter of an hour to say so.
+const MAX_STALLED_HEARTBEATS: u32 = 6;
+
 /// Messages that may wait. A busy client sends a handful per second; more than this is waiting only behind a connection
 /// that is dead already, and heartbeats end that.
 const MAX_QUEUED: usize = 1024;
@@ -55,7 +59,8 @@ enum Join {
 struct Heartbeat {
     interval: Duration,
     next: Instant,
-    is_due: bool,
+    /// Heartbeats that came due since the last one was written; they are written as one.
+    due: u32,
     unanswered: BTreeSet<u64>,
 }
 
@@ -71,7 +76,7 @@ impl Connection {
             heartbeat: Heartbeat {
                 interval: config.heartbeat_interval,
                 next: now + config.heartbeat_interval,
-                is_due: false,
+                due: 0,
                 unanswered: BTreeSet::new(),
             },
             queue: VecDeque::new(),
@@ -92,7 +97,7 @@ impl Connection {
 
     /// Heartbeat first, then the join, then messages once joined.
     pub(super) fn poll_transmit(&mut self, now: Instant) -> Result<Option<Frame>, ConnectionError> {
-        if self.heartbeat.is_due {
+        if self.heartbeat.due > 0 {
             return self.transmit_heartbeat().map(Some);
         }
         match self.join {
@@ -148,8 +153,11 @@ impl Connection {
             | Join::Joined { .. } => {}
         }
         if self.heartbeat.next <= now {
-            self.heartbeat.is_due = true;
+            self.heartbeat.due += 1;
             self.heartbeat.next = now + self.heartbeat.interval;
+        }
+        if self.heartbeat.due > MAX_STALLED_HEARTBEATS {
+            return Err(ConnectionError::Stalled);
         }
         Ok(())
     }
@@ -166,7 +174,7 @@ impl Connection {
 
     fn transmit_heartbeat(&mut self) -> Result<Frame, ConnectionError> {
         let reference = self.take_reference();
-        self.heartbeat.is_due = false;
+        self.heartbeat.due = 0;
         self.heartbeat.unanswered.insert(reference);
         match self.heartbeat.unanswered.len() {
             missing if missing > MAX_UNANSWERED_HEARTBEATS => {

@@ -216,13 +216,20 @@ fn portal_21_fourth_unanswered_heartbeat_is_a_hiccup() {
 #[test]
 fn portal_21_heartbeats_that_were_not_written_do_not_count() {
     let mut fixture = Fixture::joined();
-    fixture.advance(100 * SECOND);
+    fixture.advance(60 * SECOND);
     assert!(fixture.events().is_empty());
     assert_eq!(
         fixture.sent_events(),
         ["heartbeat"],
         "missed ticks are skipped"
     );
+}
+
+#[test]
+fn a_connection_that_takes_nothing_is_given_up() {
+    let mut fixture = Fixture::joined();
+    fixture.advance(70 * SECOND);
+    fixture.assert_hiccup(ConnectionError::Stalled);
 }
 
 #[test]
