@@ -1,0 +1,227 @@
+//! The thread that owns the portal's state and records.
+//!
+//! Inputs come over one bounded queue, whose senders wait when it is full. Outputs go to one bounded queue per
+//! connection without ever waiting: a connection whose queue is full is dropped. So the portal cannot be held up by a
+//! component, and a flood of frames slows down only who sends them.
+
+use std::{
+    collections::HashMap,
+    thread,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use phoenix_channel::frame::{Frame, Outgoing};
+use portal_core::{
+    CloseReason, ConnectError, ConnectionId, Login, Output, Portal, Request, Stats, Time,
+    config::Config,
+};
+use serde_json::json;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use crate::store::Store;
+
+/// Inputs that may wait: a moment's worth of frames of many components.
+const INPUT_QUEUE: usize = 1024;
+/// Messages that may wait for one connection: an `init` and a burst of candidates and changes.
+const OUTPUT_QUEUE: usize = 256;
+
+/// What happens.
+#[derive(Debug)]
+pub enum Input {
+    /// A component asks to be let in.
+    Connect {
+        /// Who.
+        login: Box<Login>,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Admission, ConnectError>>,
+    },
+    /// A frame.
+    Request(ConnectionId, Request),
+    /// A socket is gone.
+    Disconnected(ConnectionId),
+    /// A new configuration.
+    Reload(Box<Config>),
+    /// Somebody wants the numbers.
+    Stats(oneshot::Sender<Stats>),
+    /// The program ends.
+    Shutdown,
+}
+
+/// A component is let in.
+#[derive(Debug)]
+pub struct Admission {
+    /// Its number.
+    pub id: ConnectionId,
+    /// What to send it. When this ends, close.
+    pub messages: mpsc::Receiver<ToConnection>,
+}
+
+/// What a connection's task has to do.
+#[derive(Debug)]
+pub enum ToConnection {
+    /// Write it.
+    Frame(Frame),
+    /// Close.
+    Close(CloseReason),
+}
+
+/// Starts the thread. It ends when all senders are gone, or after [`Input::Shutdown`].
+///
+/// # Errors
+///
+/// When the operating system gives no thread.
+pub fn start(
+    portal: Portal,
+    store: Store,
+    runtime: Handle,
+) -> std::io::Result<(mpsc::Sender<Input>, thread::JoinHandle<()>)> {
+    let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
+    let actor = Actor {
+        portal,
+        store,
+        connections: HashMap::new(),
+    };
+    let thread = thread::Builder::new()
+        .name("portal".to_owned())
+        .spawn(move || runtime.block_on(actor.run(inputs)))?;
+    Ok((sender, thread))
+}
+
+/// The time now.
+pub fn time() -> Time {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+    Time {
+        now: Instant::now(),
+        unix: unix.map_or(0, |since| since.as_secs()),
+    }
+}
+
+struct Actor {
+    portal: Portal,
+    store: Store,
+    connections: HashMap<ConnectionId, mpsc::Sender<ToConnection>>,
+}
+
+impl Actor {
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
+        self.drain();
+        loop {
+            let deadline = self.portal.poll_timeout();
+            let due = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let input = tokio::select! {
+                biased;
+                () = due => None,
+                input = inputs.recv() => Some(input),
+            };
+            match input {
+                None => self.portal.handle_timeout(time()),
+                Some(Some(Input::Shutdown) | None) => return self.shutdown(),
+                Some(Some(input)) => self.handle(input),
+            }
+            self.drain();
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Connect { login, answer } => self.connect(*login, answer),
+            Input::Request(id, request) => self.portal.handle_request(id, request, time()),
+            Input::Disconnected(id) => {
+                self.connections.remove(&id);
+                self.portal.disconnected(id, time());
+            }
+            Input::Reload(config) => self.portal.reload(*config, time()),
+            Input::Stats(answer) => {
+                // Whoever asked may be gone.
+                let _ = answer.send(self.portal.stats());
+            }
+            Input::Shutdown => {}
+        }
+    }
+
+    fn connect(&mut self, login: Login, answer: oneshot::Sender<Result<Admission, ConnectError>>) {
+        let component = login.component;
+        let result = self.portal.connect(login, time()).map(|id| {
+            let (sender, messages) = mpsc::channel(OUTPUT_QUEUE);
+            self.connections.insert(id, sender);
+            tracing::info!(%component, connection = id.number(), "connected");
+            Admission { id, messages }
+        });
+        if let Err(error) = &result {
+            tracing::info!(%component, %error, "refused a connection");
+        }
+        let id = result.as_ref().ok().map(|admission| admission.id);
+        // The device's record must be kept before it hears that it is let in.
+        self.drain();
+        if let (Err(_), Some(id)) = (answer.send(result), id) {
+            self.connections.remove(&id);
+            self.portal.disconnected(id, time());
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.portal.poll_output() {
+            match output {
+                Output::Store(op) => {
+                    if let Err(error) = self.store.apply(&op) {
+                        tracing::error!(%error, "a record cannot be kept and will be lost at the next restart");
+                    }
+                }
+                Output::Reply {
+                    connection,
+                    topic,
+                    reference,
+                    result,
+                } => {
+                    let frame = match result {
+                        Ok(()) => Frame::reply_ok(topic, reference, json!({})),
+                        Err(refusal) => Frame::reply_error(topic, reference, refusal.as_str()),
+                    };
+                    self.send(connection, ToConnection::Frame(frame));
+                }
+                Output::Push {
+                    connection,
+                    topic,
+                    event,
+                    payload,
+                } => {
+                    let frame = Frame::push(topic, Outgoing::new(event, payload));
+                    self.send(connection, ToConnection::Frame(frame));
+                }
+                Output::Close { connection, reason } => {
+                    self.send(connection, ToConnection::Close(reason));
+                    self.connections.remove(&connection);
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, id: ConnectionId, message: ToConnection) {
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        if connection.try_send(message).is_err() {
+            // The task sees its queue end, closes and reports the connection as gone.
+            tracing::warn!(
+                connection = id.number(),
+                "a component does not read its messages; closing"
+            );
+            self.connections.remove(&id);
+        }
+    }
+
+    fn shutdown(&mut self) {
+        for connection in self.connections.values() {
+            // A full queue ends with its sender, which closes as well.
+            let _ = connection.try_send(ToConnection::Close(CloseReason::Restart));
+        }
+    }
+}
