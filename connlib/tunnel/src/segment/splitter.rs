@@ -39,9 +39,9 @@ pub enum SplitError {
     /// More headers than any sender uses.
     #[error("headers of {0} bytes are too long for segmentation")]
     HeaderTooLong(usize),
-    /// The missing checksum is said to lie outside of the packet.
-    #[error("checksum field lies outside of the packet")]
-    ChecksumOutside,
+    /// The missing checksum is said to lie where this protocol has none.
+    #[error("checksum field is misplaced")]
+    ChecksumMisplaced,
 }
 
 /// The packets of one super-packet.
@@ -188,8 +188,19 @@ fn complete_checksum(
     offset: usize,
 ) -> Result<(), SplitError> {
     let field = start + offset;
-    if start < layout.transport_offset() || field + 2 > buf.len() {
-        return Err(SplitError::ChecksumOutside);
+    let expected = match layout.transport() {
+        Transport::Tcp => Some(16),
+        Transport::Udp => Some(6),
+        Transport::Icmpv4 | Transport::Icmpv6 => Some(2),
+        Transport::Other => None,
+    };
+    // Anywhere else the checksum would overwrite fields that have been validated.
+    let is_misplaced = match expected {
+        Some(expected) => start != layout.transport_offset() || offset != expected,
+        None => start < layout.transport_offset(),
+    };
+    if is_misplaced || field + 2 > buf.len() {
+        return Err(SplitError::ChecksumMisplaced);
     }
     let checksum = Sum::new().add_bytes(&buf[start..]).finish();
     let checksum = match layout.transport() {
@@ -562,13 +573,13 @@ mod tests {
         );
 
         let packet = Flow::v4(1).udp(b"x").as_slice().to_vec();
-        for (start, offset) in [(0, 6), (20, 8), (u16::MAX, u16::MAX)] {
+        for (start, offset) in [(0, 6), (20, 8), (21, 5), (20, 2), (u16::MAX, u16::MAX)] {
             let checksum = ChecksumState::Partial { start, offset };
             let gso = GsoMeta {
                 checksum,
                 ..GsoMeta::NONE
             };
-            assert_eq!(error(packet.clone(), gso), SplitError::ChecksumOutside);
+            assert_eq!(error(packet.clone(), gso), SplitError::ChecksumMisplaced);
         }
     }
 

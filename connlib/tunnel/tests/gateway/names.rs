@@ -1,0 +1,200 @@
+//! The control protocol, look-ups, and the NAT end to end.
+
+use std::time::Duration;
+
+use connlib_model::Filter;
+use connlib_tunnel::{NatStatus, ResolveError};
+use ip_packet::make;
+
+use crate::world::{World, cidr, dns};
+
+const PROXIES: [&str; 2] = ["100.96.0.1", "fd00:2021:1111:8000::"];
+
+fn named() -> World {
+    World::connected(dns(1, "*.example.com", &[]))
+}
+
+#[test]
+fn tunnel_45_requests_outside_of_access_are_inactive() {
+    let mut world = named();
+    world.authorize(0, cidr(2, "10.0.0.0/8", &[]), None);
+
+    for (resource, domain) in [
+        (9, "www.example.com"),
+        (1, "www.example.org"),
+        (2, "www.example.com"),
+    ] {
+        world.assign(0, resource, domain, &PROXIES);
+        assert_eq!(
+            world.status(0),
+            Some(NatStatus::Inactive),
+            "{resource} {domain}"
+        );
+        assert!(world.lookups.is_empty());
+    }
+    let packet = world.clients[0].udp_to("100.96.0.1:53", b"12345678");
+    world.up(0, &packet);
+    assert!(world.at_site().is_empty());
+}
+
+#[test]
+fn tunnel_46_proxies_used_for_another_domain_lead_there() {
+    let mut world = named();
+    let packet = world.clients[0].udp_to("100.96.0.1:53", b"12345678");
+    for (domain, address) in [("a.example.com", "10.0.0.1"), ("b.example.com", "10.0.0.2")] {
+        world.assign(0, 1, domain, &PROXIES);
+        world.resolve(Ok(&[address]));
+        assert_eq!(world.status(0), Some(NatStatus::Active));
+        world.up(0, &packet);
+        let received = world.at_site();
+        assert_eq!(received.len(), 1);
+        assert_eq!(received[0].destination().to_string(), address);
+    }
+}
+
+#[test]
+fn tunnel_57_round_trip_end_to_end() {
+    let mut world = named();
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    assert_eq!(world.lookups[0].1.to_string(), "www.example.com");
+    world.resolve(Ok(&["10.0.0.80", "2001:db8::80"]));
+    assert_eq!(world.status(0), Some(NatStatus::Active));
+
+    for (proxy, real) in [
+        ("100.96.0.1:53", "10.0.0.80:53"),
+        ("[fd00:2021:1111:8000::]:53", "[2001:db8::80]:53"),
+    ] {
+        let client = &world.clients[0];
+        let (request, expected) = (
+            client.udp_to(proxy, b"request"),
+            client.udp_to(real, b"request"),
+        );
+        let (answer, translated) = (
+            client.udp_from(real, b"answer"),
+            client.udp_from(proxy, b"answer"),
+        );
+        world.up(0, &request);
+        assert_eq!(world.at_site(), [expected]);
+        world.down(&answer);
+        assert_eq!(world.at_client(0), [translated]);
+    }
+}
+
+#[test]
+fn tunnel_62_name_without_addresses_is_active_and_unreachable() {
+    let mut world = named();
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    world.resolve(Ok(&[]));
+    assert_eq!(world.status(0), Some(NatStatus::Active));
+
+    for (proxy, embedded) in [("100.96.0.1:53", 28), ("[fd00:2021:1111:8000::]:53", 1232)] {
+        let packet = world.clients[0].udp_to(proxy, &[7; 1200]);
+        world.up(0, &packet);
+        assert!(world.at_site().is_empty());
+        let received = world.at_client(0);
+        let error = received[0].icmp_error().unwrap();
+        assert!(!error.kind().is_prohibited());
+        assert_eq!(
+            error.embedded(),
+            &packet.as_slice()[..embedded.min(packet.as_slice().len())]
+        );
+        assert_eq!(received[0].source(), packet.destination());
+        assert_eq!(received[0].hop_limit(), 20);
+    }
+}
+
+#[test]
+fn tunnel_65_failed_look_ups_are_answered_and_can_be_repeated() {
+    let mut world = named();
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    world.resolve(Err(ResolveError::Failed));
+    assert_eq!(world.status(0), Some(NatStatus::Active));
+
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    world.run_for(Duration::from_secs(9));
+    assert_eq!(world.status(0), None);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(world.status(0), Some(NatStatus::Active), "timed out");
+    // The resolver's own answer comes too late.
+    world.resolve(Ok(&["10.0.0.1"]));
+    assert_eq!(world.status(0), None);
+
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    world.resolve(Ok(&["10.0.0.1"]));
+    assert_eq!(world.status(0), Some(NatStatus::Active));
+    let packet = world.clients[0].udp_to("100.96.0.1:53", b"12345678");
+    world.up(0, &packet);
+    assert_eq!(world.at_site().len(), 1);
+}
+
+#[test]
+fn tunnel_65_look_up_beyond_the_limit_is_dropped_without_harm() {
+    let mut world = named();
+    for _ in 0..500 {
+        world.assign(0, 1, "www.example.com", &PROXIES);
+        world.now -= Duration::from_millis(30);
+    }
+    assert_eq!(world.lookups.len(), 500);
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    assert_eq!(world.lookups.len(), 500);
+    assert_eq!(world.gateway.stats().dropped_lookups, 1);
+
+    world.resolve(Ok(&["10.0.0.1"]));
+    assert_eq!(world.status(0), Some(NatStatus::Active));
+}
+
+#[test]
+fn access_that_ends_during_a_look_up_makes_it_inactive() {
+    let mut world = named();
+    world.authorize(0, cidr(2, "10.0.0.0/8", &[]), None);
+    world.assign(0, 1, "www.example.com", &PROXIES);
+    world.gateway.reject(
+        world.clients[0].id,
+        connlib_model::ResourceId::from_u128(1),
+        world.now,
+    );
+    world.resolve(Ok(&["10.0.0.1"]));
+    assert_eq!(world.status(0), Some(NatStatus::Inactive));
+}
+
+#[test]
+fn addresses_that_are_no_proxies_are_inactive() {
+    let mut world = named();
+    world.assign(0, 1, "www.example.com", &["100.96.0.1", "10.0.0.1"]);
+    world.resolve(Ok(&["10.0.0.9"]));
+    assert_eq!(world.status(0), Some(NatStatus::Inactive));
+}
+
+#[test]
+fn tunnel_40_malformed_and_misdirected_control_packets_are_ignored() {
+    let mut world = named();
+    let status =
+        br#"{"resource":"6d1f0a52-8c3e-4b7a-9f10-2c5e7d9b4a01","domain":"a.b","status":"Active"}"#;
+    for (event, payload) in [
+        (0, &b"{"[..]),
+        (0, b""),
+        (1, status),
+        (77, b"x"),
+        (0, &[0xff; 1000]),
+    ] {
+        world.up(0, &make::control_packet(event, payload).unwrap());
+    }
+    assert!(world.at_site().is_empty() && world.at_client(0).is_empty());
+    assert_eq!(world.status(0), None);
+    assert!(world.gateway.path(world.clients[0].id).is_some());
+}
+
+#[test]
+fn two_resources_share_a_domain_and_each_permits_its_own() {
+    let mut world = World::connected(dns(1, "www.example.com", &[Filter::Udp(53..=53)]));
+    world.authorize(0, dns(2, "*.example.com", &[Filter::Udp(123..=123)]), None);
+    for resource in [1, 2] {
+        world.assign(0, resource, "www.example.com", &PROXIES);
+        world.resolve(Ok(&["10.0.0.1"]));
+    }
+    for (port, arrives) in [(53, 1), (123, 1), (80, 0)] {
+        let packet = world.clients[0].udp_to(&format!("100.96.0.1:{port}"), b"12345678");
+        world.up(0, &packet);
+        assert_eq!(world.at_site().len(), arrives, "{port}");
+    }
+}
