@@ -168,7 +168,8 @@ impl ClientSession {
         self.outgoing.on_connected();
         for (gateway, change) in self.held_back.take() {
             if !change.removed.is_empty() {
-                self.outgoing.send(removed_candidates(gateway, change.removed));
+                self.outgoing
+                    .send(removed_candidates(gateway, change.removed));
             }
             if !change.added.is_empty() {
                 self.outgoing.send(added_candidates(gateway, change.added));
@@ -179,9 +180,13 @@ impl ClientSession {
     fn on_message(&mut self, message: FromPortal, now: Instant) {
         match message {
             FromPortal::Init(init) => self.on_init(*init, now),
-            FromPortal::ResourceCreatedOrUpdated(resource) => self.tunnel.add_resource(resource, now),
+            FromPortal::ResourceCreatedOrUpdated(resource) => {
+                self.tunnel.add_resource(resource, now)
+            }
             FromPortal::ResourceDeleted(id) => self.tunnel.remove_resource(id, now),
-            FromPortal::ConfigChanged(config) => self.tunnel.set_interface(interface(config.interface), now),
+            FromPortal::ConfigChanged(config) => {
+                self.tunnel.set_interface(interface(config.interface), now)
+            }
             FromPortal::RelaysPresence(presence) => {
                 let update = self.relays.on_presence(&presence);
                 self.update_relays(update, now);
@@ -196,14 +201,18 @@ impl ClientSession {
                 self.tunnel
                     .remove_ice_candidates(message.gateway_id, message.candidates, now);
             }
-            FromPortal::Unknown { event } => tracing::debug!(%event, "ignoring a message of the portal"),
+            FromPortal::Unknown { event } => {
+                tracing::debug!(%event, "ignoring a message of the portal")
+            }
         }
     }
 
     fn on_init(&mut self, init: Init, now: Instant) {
         self.tunnel.set_interface(interface(init.interface), now);
         self.tunnel.set_resources(init.resources, now);
-        let update = self.relays.on_init(&init.relays, &self.tunnel.relays_in_use());
+        let update = self
+            .relays
+            .on_init(&init.relays, &self.tunnel.relays_in_use());
         self.update_relays(update, now);
 
         self.outgoing.on_init();
@@ -239,8 +248,12 @@ impl ClientSession {
         match self.tunnel.handle_flow_created(flow, now) {
             Ok(()) => {}
             Err(FlowError::NoRelays) => self.request_relays(now),
-            Err(error @ FlowError::UnknownResource(_)) => tracing::warn!(%error, "ignoring granted access"),
-            Err(error @ FlowError::NoPendingIntent(_)) => tracing::debug!(%error, "ignoring granted access"),
+            Err(error @ FlowError::UnknownResource(_)) => {
+                tracing::warn!(%error, "ignoring granted access")
+            }
+            Err(error @ FlowError::NoPendingIntent(_)) => {
+                tracing::debug!(%error, "ignoring granted access")
+            }
         }
     }
 
@@ -279,7 +292,8 @@ impl ClientSession {
                 }
             }
             // The next `init` lists relays anyway.
-            ToPortal::NoRelays | ToPortal::SetSnownetCapabilities(_) | ToPortal::Unknown { .. } => {}
+            ToPortal::NoRelays | ToPortal::SetSnownetCapabilities(_) | ToPortal::Unknown { .. } => {
+            }
         }
     }
 
@@ -312,10 +326,16 @@ impl ClientSession {
                     resource,
                     connected_gateways,
                 } => self.send(create_flow(resource, connected_gateways)),
-                ClientEvent::AddedIceCandidates { gateway, candidates } => {
+                ClientEvent::AddedIceCandidates {
+                    gateway,
+                    candidates,
+                } => {
                     self.send(added_candidates(gateway, candidates));
                 }
-                ClientEvent::RemovedIceCandidates { gateway, candidates } => {
+                ClientEvent::RemovedIceCandidates {
+                    gateway,
+                    candidates,
+                } => {
                     self.send(removed_candidates(gateway, candidates));
                 }
                 ClientEvent::NoRelays => self.request_relays(now),
@@ -367,7 +387,8 @@ fn interface(interface: ClientInterface) -> InterfaceConfig {
 }
 
 fn ice_credentials(credentials: &IceCredentials) -> Option<connlib_tunnel::IceCredentials> {
-    connlib_tunnel::IceCredentials::new(credentials.username.clone(), credentials.password.expose()).ok()
+    connlib_tunnel::IceCredentials::new(credentials.username.clone(), credentials.password.expose())
+        .ok()
 }
 
 fn failure(reason: FailureReason) -> FlowFailure {

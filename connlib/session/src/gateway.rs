@@ -96,7 +96,12 @@ impl GatewaySession {
     }
 
     /// Takes the answer to [`GatewaySessionEvent::ResolveDns`].
-    pub fn handle_resolved(&mut self, id: ResolveId, result: Result<Vec<IpAddr>, ResolveError>, now: Instant) {
+    pub fn handle_resolved(
+        &mut self,
+        id: ResolveId,
+        result: Result<Vec<IpAddr>, ResolveError>,
+        now: Instant,
+    ) {
         self.tunnel.handle_resolved(id, result, now);
     }
 
@@ -153,7 +158,8 @@ impl GatewaySession {
         self.outgoing.on_connected();
         for (client, change) in self.held_back.take() {
             if !change.removed.is_empty() {
-                self.outgoing.send(removed_candidates(client, change.removed));
+                self.outgoing
+                    .send(removed_candidates(client, change.removed));
             }
             if !change.added.is_empty() {
                 self.outgoing.send(added_candidates(client, change.added));
@@ -169,8 +175,13 @@ impl GatewaySession {
                 self.update_relays(update, now);
             }
             FromPortal::AuthorizeFlow(flow) => self.on_authorize_flow(*flow, now),
-            FromPortal::RejectAccess(reject) => self.tunnel.reject(reject.client_id, reject.resource_id, now),
-            FromPortal::ResourceUpdated(updated) => self.tunnel.update_resource(&updated.resource, now),
+            FromPortal::RejectAccess(reject) => {
+                self.tunnel
+                    .reject(reject.client_id, reject.resource_id, now)
+            }
+            FromPortal::ResourceUpdated(updated) => {
+                self.tunnel.update_resource(&updated.resource, now)
+            }
             FromPortal::IceCandidates(message) => {
                 self.tunnel
                     .add_ice_candidates(message.client_id, message.candidates, now);
@@ -179,7 +190,9 @@ impl GatewaySession {
                 self.tunnel
                     .remove_ice_candidates(message.client_id, message.candidates, now);
             }
-            FromPortal::Unknown { event } => tracing::debug!(%event, "ignoring a message of the portal"),
+            FromPortal::Unknown { event } => {
+                tracing::debug!(%event, "ignoring a message of the portal")
+            }
         }
     }
 
@@ -198,12 +211,20 @@ impl GatewaySession {
         if let Some(authorizations) = init.authorizations {
             let list = authorizations
                 .iter()
-                .map(|a| (a.client_id, a.resource_id, a.expires_at.map(Duration::from_secs)))
+                .map(|a| {
+                    (
+                        a.client_id,
+                        a.resource_id,
+                        a.expires_at.map(Duration::from_secs),
+                    )
+                })
                 .collect::<Vec<_>>();
             self.tunnel.reconcile(&list, now);
         }
 
-        let update = self.relays.on_init(&init.relays, &self.tunnel.relays_in_use());
+        let update = self
+            .relays
+            .on_init(&init.relays, &self.tunnel.relays_in_use());
         self.update_relays(update, now);
         self.outgoing.on_init();
     }
@@ -229,12 +250,18 @@ impl GatewaySession {
     /// Keeps what must not get lost until the portal is back. An acknowledgement is void by then: the client asks again.
     fn hold_back(&mut self, message: ToPortal) {
         match message {
-            ToPortal::BroadcastIceCandidates(CandidatesForClients { client_ids, candidates }) => {
+            ToPortal::BroadcastIceCandidates(CandidatesForClients {
+                client_ids,
+                candidates,
+            }) => {
                 for client in client_ids {
                     self.held_back.add(client, candidates.clone());
                 }
             }
-            ToPortal::BroadcastInvalidatedIceCandidates(CandidatesForClients { client_ids, candidates }) => {
+            ToPortal::BroadcastInvalidatedIceCandidates(CandidatesForClients {
+                client_ids,
+                candidates,
+            }) => {
                 for client in client_ids {
                     self.held_back.remove(client, candidates.clone());
                 }
@@ -318,7 +345,8 @@ fn authorization(flow: AuthorizeFlow) -> Option<connlib_tunnel::AuthorizeFlow> {
 }
 
 fn ice_credentials(credentials: &IceCredentials) -> Option<connlib_tunnel::IceCredentials> {
-    connlib_tunnel::IceCredentials::new(credentials.username.clone(), credentials.password.expose()).ok()
+    connlib_tunnel::IceCredentials::new(credentials.username.clone(), credentials.password.expose())
+        .ok()
 }
 
 fn added_candidates(client: ClientId, candidates: BTreeSet<String>) -> ToPortal {

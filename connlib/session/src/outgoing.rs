@@ -113,7 +113,10 @@ mod tests {
         outgoing.reconnect(KEY);
         assert!(!outgoing.is_up());
         assert!(outgoing.on_disconnected().is_empty());
-        assert_eq!(outgoing.pop(), Some(PortalOutput::Reconnect { public_key: KEY }));
+        assert_eq!(
+            outgoing.pop(),
+            Some(PortalOutput::Reconnect { public_key: KEY })
+        );
         assert_eq!(outgoing.pop(), None);
     }
 }

@@ -1,0 +1,9 @@
+//! Sessions against scripted portal messages, and against each other (portal specification §12; tunnel 69).
+
+#![allow(unreachable_pub, reason = "modules of one test binary")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod fixtures;
+mod gateway;
+mod pair;
