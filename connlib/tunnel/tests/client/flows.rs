@@ -346,10 +346,19 @@ fn prohibition_by_a_gateway_that_does_not_serve_the_resource_is_mere_data() {
     world.connect(1, 0, &udp_to(HOST, 1));
     let refused = udp_to("192.168.0.1:80", 1);
     let error = make::icmp_unreachable(refused.view(), Unreachable::Prohibited).unwrap();
-    let IpAddr::V4(own) = refused.source() else { panic!("IPv4") };
+    let IpAddr::V4(own) = refused.source() else {
+        panic!("IPv4")
+    };
     // From an address that the gateway may use.
     let icmp = error.icmp_error().unwrap();
-    let error = make::icmpv4_message("10.0.0.1".parse().unwrap(), own.into(), 20, (3, 13, [0; 4]), icmp.embedded()).unwrap();
+    let error = make::icmpv4_message(
+        "10.0.0.1".parse().unwrap(),
+        own.into(),
+        20,
+        (3, 13, [0; 4]),
+        icmp.embedded(),
+    )
+    .unwrap();
     world.reply(0, &error);
     assert_eq!(world.tun.len(), 1);
     assert_eq!(world.asked(), [1]);
@@ -359,8 +368,11 @@ fn prohibition_by_a_gateway_that_does_not_serve_the_resource_is_mere_data() {
 fn super_packet_arrives_as_its_segments_whether_it_waits_or_not() {
     let mut world = with_network();
     for round in [0u32, 10] {
-        let payload = (round..round + 3).flat_map(u32::to_be_bytes).collect::<Vec<_>>();
-        let packet = make::udp_packet((CLIENT_V4, 40_000).into(), HOST.parse().unwrap(), &payload).unwrap();
+        let payload = (round..round + 3)
+            .flat_map(u32::to_be_bytes)
+            .collect::<Vec<_>>();
+        let packet =
+            make::udp_packet((CLIENT_V4, 40_000).into(), HOST.parse().unwrap(), &payload).unwrap();
         let mut bytes = packet.as_slice().to_vec();
         world.inject(TunPacket {
             buf: &mut bytes,

@@ -16,7 +16,8 @@ fn gso() -> impl Strategy<Value = GsoMeta> {
     let kind = prop_oneof![Just(GsoKind::None), Just(GsoKind::Tcp), Just(GsoKind::Udp)];
     let checksum = prop_oneof![
         Just(ChecksumState::Complete),
-        (any::<u16>(), any::<u16>()).prop_map(|(start, offset)| ChecksumState::Partial { start, offset }),
+        (any::<u16>(), any::<u16>())
+            .prop_map(|(start, offset)| ChecksumState::Partial { start, offset }),
     ];
     (kind, any::<u16>(), checksum).prop_map(|(kind, segment_size, checksum)| GsoMeta {
         kind,
@@ -43,7 +44,14 @@ fn packets(world: &World) -> Vec<IpPacket> {
             &[],
         )
         .unwrap(),
-        make::icmp_echo_request(CLIENT_V4.into(), "10.0.0.1".parse().unwrap(), 1, 2, &[3; 20]).unwrap(),
+        make::icmp_echo_request(
+            CLIENT_V4.into(),
+            "10.0.0.1".parse().unwrap(),
+            1,
+            2,
+            &[3; 20],
+        )
+        .unwrap(),
     ]
 }
 

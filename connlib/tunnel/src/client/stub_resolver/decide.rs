@@ -157,7 +157,11 @@ mod tests {
         let routing = routing(&[dns(1, "*.example.com")]);
         let mut proxies = ProxyIps::new();
         for qtype in [65, 64, 33, 16, 15] {
-            decide(&asked(query("a.example.com", qtype)), &routing, &mut proxies);
+            decide(
+                &asked(query("a.example.com", qtype)),
+                &routing,
+                &mut proxies,
+            );
         }
         assert_eq!(proxies.iter().count(), 0);
         decide(&asked(query("a.example.com", 28)), &routing, &mut proxies);
