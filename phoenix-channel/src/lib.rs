@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`frame`] | the JSON envelope of every message, in both directions; also used by the portal |
 //! | [`login`] | login URL, token, device identity, display name |
-//! | [`user_agent`] | the `User-Agent` header and the protocol version that it claims |
+//! | [`user_agent`](mod@user_agent) | the `User-Agent` header and the protocol version that it claims |
 //! | [`error`] | why a connection failed, and which failures end the channel |
 //! | [`http`] | what an HTTP answer to the upgrade means; `Retry-After` |
 //! | [`backoff`] | when the next attempt is due and when to give up |

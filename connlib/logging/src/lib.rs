@@ -6,7 +6,7 @@
 //! | [`filter`] | directives, and the noisy crates silenced in front of them |
 //! | [`human`] | the text format |
 //! | [`json`] | the JSON-lines format |
-//! | [`file`] | one file per process start, written in the background |
+//! | [`file`](mod@file) | one file per process start, written in the background |
 //! | [`cleanup`] | the size cap, and clearing on request |
 //!
 //! ```no_run
