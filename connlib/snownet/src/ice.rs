@@ -5,10 +5,13 @@
 //! here: candidates, source addresses of checks, and reflexive addresses.
 
 mod candidates;
+mod rivals;
 mod timing;
 
 pub(crate) use candidates::{MAX_OPTIMISTIC, optimistic, parse_remote};
 pub(crate) use timing::Timing;
+
+use rivals::{Pair, Rivals};
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -80,8 +83,9 @@ pub(crate) struct Agent {
     inner: IceAgent,
     role: Role,
     deadline: Option<Instant>,
-    /// The peer's end of the pair nominated last.
-    nominated: Option<SocketAddr>,
+    /// The pair nominated last: our end and the peer's.
+    nominated: Option<Pair>,
+    rivals: Rivals,
     accepted_candidates: usize,
     check_sources: BTreeSet<SocketAddr>,
     mapped_addresses: BTreeSet<SocketAddr>,
@@ -109,6 +113,7 @@ impl Agent {
             role,
             deadline: None,
             nominated: None,
+            rivals: Rivals::default(),
             accepted_candidates: 0,
             check_sources: BTreeSet::new(),
             mapped_addresses: BTreeSet::new(),
@@ -191,7 +196,7 @@ impl Agent {
         if self.signalled_remotes().count() < MAX_REMOTE_CANDIDATES {
             return true;
         }
-        let nominated = self.nominated;
+        let nominated = self.nominated.map(|(_, remote)| remote);
         let outdated = self
             .signalled_remotes()
             .find(|c| c.kind() == CandidateKind::ServerReflexive && Some(c.addr()) != nominated);
@@ -248,6 +253,8 @@ impl Agent {
         if !self.inner.accepts_message(&message) || !self.is_affordable(from, &message) {
             return false;
         }
+        let is_check = message.is_binding_request();
+        let nominates = is_check && message.use_candidate();
         let packet = StunPacket {
             proto: Protocol::Udp,
             source: from,
@@ -258,7 +265,20 @@ impl Agent {
         if self.inner.controlling() != (self.role == Role::Client) {
             tracing::warn!("ICE role was yielded although roles are fixed");
         }
+        if is_check && self.role == Role::Gateway {
+            self.watch_nominated_pair((local, from), nominates);
+        }
         taken
+    }
+
+    /// Looks for another pair if the peer has left the nominated one.
+    fn watch_nominated_pair(&mut self, pair: Pair, nominates: bool) {
+        if self.nominated == Some(pair) {
+            self.rivals.clear();
+        } else if self.nominated.is_some() && nominates && self.rivals.is_persistent(pair) {
+            tracing::debug!(?pair, "Peer has left the nominated pair");
+            self.inner.recreate_candidate_pairs();
+        }
     }
 
     /// Runs the agent until nothing is due at `now` and appends what it wants to send to `checks`.
@@ -290,7 +310,8 @@ impl Agent {
                     destination,
                     ..
                 } => {
-                    self.nominated = Some(destination);
+                    self.nominated = Some((source, destination));
+                    self.rivals.clear();
                     return Some(AgentEvent::Nominated {
                         source,
                         destination,

@@ -269,9 +269,12 @@ impl<R: Id> Relays<R> {
     }
 
     fn upsert(&mut self, config: &RelayConfig<R>, now: Instant) {
-        if let Some(existing) = self.allocations.get(&config.id) {
+        if let Some(existing) = self.allocations.get_mut(&config.id) {
             if existing.config() == config {
                 tracing::debug!(relay = %config.id, "Relay is known");
+                if existing.is_suspended() {
+                    existing.refresh(now);
+                }
                 return;
             }
             tracing::info!(relay = %config.id, "Replacing relay");

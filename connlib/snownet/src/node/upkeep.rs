@@ -90,3 +90,41 @@ impl<P: Id, R: Id> Node<P, R> {
         Some(connection)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{IceCredentials, PublicKey, RelayConfig, Role};
+
+    #[test]
+    fn everything_of_a_connection_goes_with_it() {
+        let now = Instant::now();
+        let mut node = Node::<u32, u32>::new(Role::Gateway, [1; 32], now, Duration::ZERO);
+        let relay = RelayConfig {
+            id: 1,
+            v4: Some("192.0.2.1:3478".parse().expect("address")),
+            v6: None,
+            username: String::new(),
+            password: String::new(),
+            realm: String::new(),
+        };
+        node.update_relays(&BTreeSet::new(), &[relay], now);
+        let credentials = |i: u32| IceCredentials::new(format!("u{i}"), "p").expect("valid");
+        for round in 0..3 {
+            for peer in 0..10 {
+                let key = PublicKey([peer as u8 + 1; 32]);
+                let ice = credentials(round * 100 + peer);
+                node.upsert_connection(peer, key, [0; 32], ice.clone(), ice, now)
+                    .expect("a relay is known");
+            }
+            assert_eq!(node.indices.used(), 20);
+        }
+        node.close_all(None, now);
+        assert_eq!(node.indices.used(), 0);
+        assert_eq!(node.table.poll_timeout(), None);
+        assert_eq!(node.stats().connections, 0);
+    }
+}

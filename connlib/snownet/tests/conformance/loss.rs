@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use connlib_snownet::Event;
+use connlib_snownet::{Event, Role};
+use netsim::{EdgeConfig, EdgeKind};
 
 use crate::world::{Place, World};
 use crate::{C, G};
@@ -34,6 +35,33 @@ fn snownet_28_client_gives_up_after_the_ice_timeout_and_gateway_waits() {
     assert!(world.hosts[G].node.has_connection(C as u32));
     world.run_for(Duration::from_secs(700));
     assert_eq!(failures(&world, G).len(), 1);
+}
+
+/// A symmetric NAT that forgets its mappings shows the gateway a new address. The client need not notice; the gateway must.
+#[test]
+fn gateway_follows_the_client_to_a_new_mapping() {
+    let mut world = World::new();
+    world.add_relay(Some([9, 9, 9, 1].into()), None);
+    let nat = EdgeConfig::nat(EdgeKind::Symmetric, [1, 0, 0, 1].into());
+    let edge = world.net.add_edge(nat);
+    let private = Some([192, 168, 0, 2].into());
+    world.add_host(Role::Client, private, None, Some(edge));
+    world.add_host_at(Role::Gateway, Place::Open);
+    world.announce_relays();
+    world.run_for(Duration::from_secs(1));
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(5));
+    let before = world.hosts[G].node.path(C as u32).unwrap();
+
+    world.net.flush_edge(edge);
+    for number in 0..20 {
+        world.send(C, G, number);
+        world.run_for(Duration::from_millis(500));
+    }
+    let after = world.hosts[G].node.path(C as u32).unwrap();
+    assert_ne!(after.remote, before.remote);
+    assert_eq!(failures(&world, C), []);
+    world.ping(C, G);
 }
 
 #[test]

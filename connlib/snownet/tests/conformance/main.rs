@@ -21,6 +21,7 @@ mod relays;
 mod speed;
 mod time;
 mod upsert;
+mod walk;
 mod wireguard;
 
 /// Index of the client in [`world::World::pair`].

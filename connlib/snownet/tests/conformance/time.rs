@@ -51,6 +51,13 @@ fn snownet_03_queued_output_is_due_now() {
     ));
     world.drain(C);
     assert!(world.hosts[C].node.poll_timeout().unwrap().0 > now);
+
+    let candidate = "candidate:1 1 udp 2113929471 1.0.0.2 52625 typ host";
+    let node = &mut world.hosts[C].node;
+    node.add_remote_candidate(G as u32, candidate, now);
+    let (at, reason) = node.poll_timeout().unwrap();
+    assert!(at <= now, "{reason}");
+    assert!(node.poll_transmit().is_some());
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub struct World {
 }
 
 /// Where a host sits.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub enum Place {
     Open,
     Cone,
