@@ -21,7 +21,7 @@ pub use host_info::host_name;
 pub use linux::{
     Families, InterfaceError, Masquerade, MasqueradeError, MasqueradeMode, Signal, Signals,
     TunInterface, default_tun_name, hardware_identity, mark_socket, may_administer_network,
-    raise_socket_buffer_limits, system_nameservers, tcp_socket,
+    notify_ready, raise_socket_buffer_limits, system_nameservers, tcp_socket,
 };
 pub use token::{Token, TokenError, read_token};
 

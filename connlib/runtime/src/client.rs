@@ -3,12 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use connlib_dns::{RecursiveQuery, RecursiveResponse};
 use connlib_messages::client::{FromPortal, ToPortal};
-use connlib_model::{GatewayId, ResourceId, ResourceView, TunConfig};
+use connlib_model::{GatewayId, ResourceId, ResourceKind, ResourceView, TunConfig};
 use connlib_session::{ClientSession, ClientSessionEvent, PortalInput, PortalOutput};
 use connlib_snownet::{DatagramSink, PathKind, Transmit};
 use connlib_tun::Tun;
@@ -71,12 +71,20 @@ impl Client {
         let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
         let (query_tx, query_rx) = mpsc::channel(QUERY_QUEUE);
         let failed = event_tx.clone();
+        let use_internet_resource = options.use_internet_resource;
         let data = start::start(
             options.login,
             options.channel,
             tun,
             options.offload,
-            |seed, now, unix_now| ClientRole::new(seed, now, unix_now, event_tx, query_tx),
+            |seed, now, unix_now| ClientRole {
+                session: ClientSession::new(seed, now, unix_now),
+                events: event_tx,
+                queries: query_tx,
+                use_internet_resource,
+                disabled: BTreeSet::new(),
+                paths: BTreeMap::new(),
+            },
             move |error| {
                 let _ = failed.try_send(ClientEvent::Failed(error));
             },
@@ -107,13 +115,6 @@ impl Client {
             .try_send(ClientCommand::SystemResolvers(resolvers));
     }
 
-    /// Sets the resources that the user switched off.
-    pub fn set_disabled_resources(&self, disabled: BTreeSet<ResourceId>) {
-        self.data
-            .commands()
-            .try_send(ClientCommand::DisabledResources(disabled));
-    }
-
     /// Says goodbye to all gateways and the portal and ends the threads; takes at most a second.
     pub async fn stop(self) {
         self.data.stop().await;
@@ -123,7 +124,6 @@ impl Client {
 /// Wishes of the program, as the data thread gets them.
 pub(crate) enum ClientCommand {
     SystemResolvers(Vec<IpAddr>),
-    DisabledResources(BTreeSet<ResourceId>),
     Resolved(RecursiveResponse),
 }
 
@@ -132,22 +132,25 @@ pub(crate) struct ClientRole {
     session: ClientSession,
     events: mpsc::Sender<ClientEvent>,
     queries: mpsc::Sender<Option<RecursiveQuery>>,
+    use_internet_resource: bool,
+    disabled: BTreeSet<ResourceId>,
     paths: BTreeMap<GatewayId, (PathKind, SocketAddr, bool)>,
 }
 
 impl ClientRole {
-    fn new(
-        seed: [u8; 32],
-        now: Instant,
-        unix_now: Duration,
-        events: mpsc::Sender<ClientEvent>,
-        queries: mpsc::Sender<Option<RecursiveQuery>>,
-    ) -> Self {
-        Self {
-            session: ClientSession::new(seed, now, unix_now),
-            events,
-            queries,
-            paths: BTreeMap::new(),
+    /// Keeps the internet resource off unless it is wanted, whenever it comes into the list.
+    fn apply_internet_choice(&mut self, resources: &[ResourceView], now: Instant) {
+        if self.use_internet_resource {
+            return;
+        }
+        let disabled = resources
+            .iter()
+            .filter(|resource| resource.kind == ResourceKind::Internet)
+            .map(|resource| resource.id)
+            .collect::<BTreeSet<_>>();
+        if disabled != self.disabled {
+            self.disabled.clone_from(&disabled);
+            self.session.set_disabled_resources(disabled, now);
         }
     }
 
@@ -208,9 +211,6 @@ impl Role for ClientRole {
             ClientCommand::SystemResolvers(resolvers) => {
                 self.session.set_system_resolvers(resolvers, now);
             }
-            ClientCommand::DisabledResources(disabled) => {
-                self.session.set_disabled_resources(disabled, now);
-            }
             ClientCommand::Resolved(response) => {
                 self.session
                     .tunnel_mut()
@@ -249,7 +249,7 @@ impl Role for ClientRole {
         self.session.poll_portal(now)
     }
 
-    fn drain_events(&mut self, _now: Instant) {
+    fn drain_events(&mut self, now: Instant) {
         while self.events.capacity() > 0 {
             let Some(event) = self.session.poll_event() else {
                 break;
@@ -258,7 +258,10 @@ impl Role for ClientRole {
                 ClientSessionEvent::TunConfigUpdated(config) => {
                     ClientEvent::TunConfigUpdated(config)
                 }
-                ClientSessionEvent::ResourcesChanged(list) => ClientEvent::ResourcesChanged(list),
+                ClientSessionEvent::ResourcesChanged(list) => {
+                    self.apply_internet_choice(&list, now);
+                    ClientEvent::ResourcesChanged(list)
+                }
                 ClientSessionEvent::Failed(error) => ClientEvent::Disconnected(error),
             };
             let _ = self.events.try_send(event);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use connlib_session::{PortalInput, PortalOutput};
-use connlib_sockets::{Family, Flushed, GsoQueue, ReceiveBuffers, Sockets};
+use connlib_sockets::{Family, GsoQueue, ReceiveBuffers, Sockets};
 use connlib_tun::Tun;
 use connlib_tunnel::segment::Coalescer;
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
@@ -308,10 +308,7 @@ impl<R: Role> Worker<R> {
     }
 
     fn flush(&mut self) {
-        self.blocked = match self.queue.flush(&mut self.sockets) {
-            Flushed::All => false,
-            Flushed::Blocked(_) => true,
-        };
+        self.blocked = !self.queue.flush(&mut self.sockets).is_complete();
     }
 
     /// New sockets on new ports, so that no relay or NAT sees an old 3-tuple.
