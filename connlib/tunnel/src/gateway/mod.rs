@@ -15,6 +15,8 @@
 
 mod access;
 mod api;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod control;
 mod flow_cache;
 mod names;
