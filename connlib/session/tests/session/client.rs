@@ -115,21 +115,21 @@ impl Portal {
     }
 
     fn config(&self) -> TunConfig {
-        let configs = self.events.iter().filter_map(|event| match event {
+        let mut configs = self.events.iter().rev().filter_map(|event| match event {
             ClientSessionEvent::TunConfigUpdated(config) => Some(config.clone()),
             ClientSessionEvent::ResourcesChanged(_) | ClientSessionEvent::Failed(_) => None,
         });
 
-        configs.last().expect("a configuration")
+        configs.next().expect("a configuration")
     }
 
     fn status(&self) -> ResourceStatus {
-        let lists = self.events.iter().filter_map(|event| match event {
+        let mut lists = self.events.iter().rev().filter_map(|event| match event {
             ClientSessionEvent::ResourcesChanged(list) => Some(list),
             ClientSessionEvent::TunConfigUpdated(_) | ClientSessionEvent::Failed(_) => None,
         });
 
-        lists.last().expect("a list")[0].status
+        lists.next().expect("a list")[0].status
     }
 
     fn has_route(&self, network: &str) -> bool {

@@ -170,7 +170,7 @@ impl World {
         self.wire.insert(key, (src.unwrap_or(own), dst, payload));
     }
 
-    fn from_application(&mut self, packet: &IpPacket) {
+    fn send_from_application(&mut self, packet: &IpPacket) {
         let mut bytes = packet.as_slice().to_vec();
         let mut sink = Sink::default();
         let packet = TunPacket {
@@ -186,7 +186,7 @@ impl World {
         self.drain();
     }
 
-    fn from_resource(&mut self, packet: &IpPacket) {
+    fn send_from_resource(&mut self, packet: &IpPacket) {
         let mut bytes = packet.as_slice().to_vec();
         let mut sink = Sink::default();
         let packet = TunPacket {
@@ -254,13 +254,13 @@ impl World {
 #[test]
 fn packets_travel_both_ways() {
     let mut world = World::new();
-    world.from_application(&packet(1));
+    world.send_from_application(&packet(1));
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.to_resource, [packet(1)]);
 
     let reply =
         make::udp_packet(HOST.parse().unwrap(), (CLIENT_V4, 40_000).into(), b"reply").unwrap();
-    world.from_resource(&reply);
+    world.send_from_resource(&reply);
     world.run_for(Duration::from_secs(1));
     assert_eq!(world.to_client, [reply]);
     assert_eq!(world.flows, 1);
@@ -269,12 +269,12 @@ fn packets_travel_both_ways() {
 #[test]
 fn roaming_client_is_back_after_one_request() {
     let mut world = World::new();
-    world.from_application(&packet(1));
+    world.send_from_application(&packet(1));
     world.run_for(Duration::from_secs(2));
     world.client_socket = "192.0.2.2:40000".parse().unwrap();
     world.client.reset(world.now);
     world.connect_client();
-    world.from_application(&packet(2));
+    world.send_from_application(&packet(2));
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.to_resource, [packet(1), packet(2)]);
     assert_eq!(world.flows, 2);
@@ -284,14 +284,14 @@ fn roaming_client_is_back_after_one_request() {
 #[test]
 fn portal_77_rejected_access_is_requested_again() {
     let mut world = World::new();
-    world.from_application(&packet(1));
+    world.send_from_application(&packet(1));
     world.run_for(Duration::from_secs(2));
     world.tell_gateway(
         "reject_access",
         json!({"client_id": CLIENT, "resource_id": NETWORK}),
     );
     world.run_for(Duration::from_secs(1));
-    world.from_application(&packet(2));
+    world.send_from_application(&packet(2));
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.to_resource, [packet(1), packet(2)]);
     assert_eq!(world.flows, 2);
@@ -301,10 +301,10 @@ fn portal_77_rejected_access_is_requested_again() {
 #[test]
 fn portal_79_authorizations_of_an_init_are_the_full_set() {
     let mut world = World::new();
-    world.from_application(&packet(1));
+    world.send_from_application(&packet(1));
     world.run_for(Duration::from_secs(2));
     world.tell_gateway("init", gateway_init(&[relay(RELAY)]));
-    world.from_application(&packet(2));
+    world.send_from_application(&packet(2));
     world.run_for(Duration::from_secs(1));
     assert_eq!(
         world.to_resource.len(),
@@ -317,7 +317,7 @@ fn portal_79_authorizations_of_an_init_are_the_full_set() {
     world.tell_gateway("init", init);
     let reply =
         make::udp_packet(HOST.parse().unwrap(), (CLIENT_V4, 40_000).into(), b"reply").unwrap();
-    world.from_resource(&reply);
+    world.send_from_resource(&reply);
     world.run_for(Duration::from_secs(1));
     assert!(world.to_client.is_empty());
 }

@@ -92,12 +92,4 @@ impl Client {
             self.sites.set_unknown(site);
         }
     }
-
-    /// The status that the list shows for `resource`.
-    #[cfg(test)]
-    pub(super) fn status_of(&self, resource: ResourceId) -> Option<connlib_model::ResourceStatus> {
-        let resource = self.resources.get(resource)?;
-
-        Some(self.sites.status_of(resource.sites()))
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! Portal and network are played by [`world::World`], in virtual time.
 
+#![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
