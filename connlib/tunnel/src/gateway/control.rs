@@ -135,6 +135,7 @@ fn translate_name(
         domain: &lookup.domain,
         proxies: &lookup.proxies,
     };
+    tracing::debug!(domain = %lookup.domain, ?resolved, "Translating a name");
     match peer.names.assign(&assignment, resolved) {
         Ok(Assigned::Kept) => NatStatus::Active,
         Ok(Assigned::Renumbered) => {

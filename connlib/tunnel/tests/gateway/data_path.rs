@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use connlib_tunnel::segment::{ChecksumState, Coalescer, Coalescing, GsoKind, GsoMeta};
 use ip_packet::make::{TcpHeader, tcp_packet};
-use ip_packet::{Ecn, IpPacket, TcpFlags};
+use ip_packet::{Ecn, IpPacket, PacketBatch, TcpFlags};
 
 use crate::world::{Wire, World, cidr, dns};
 
@@ -226,4 +226,65 @@ fn tunnel_84_expired_session_in_a_batch_stops_nothing_else() {
     world.up(0, &request);
     world.down(&answer);
     assert_eq!(world.at_client(0).len(), 1);
+}
+
+/// Bytes that no honest client would seal.
+struct Forged<'a>(Option<&'a [u8]>);
+
+impl PacketBatch for Forged<'_> {
+    fn next_packet(&mut self) -> Option<&[u8]> {
+        self.0.take()
+    }
+}
+
+#[test]
+fn authentic_garbage_is_counted_and_nothing_else() {
+    let mut world = network();
+    let honest = world.clients[0].udp_to("10.0.0.1:53", &[7; 1000]);
+    let mut seed = 1u32;
+    for _ in 0..3_000 {
+        let mut random = || {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            seed >> 8
+        };
+        let mut bytes = honest.as_slice().to_vec();
+        for _ in 0..random() % 6 + 1 {
+            let at = random() as usize % 48;
+            bytes[at] = random() as u8;
+        }
+        if random() % 3 == 0 {
+            bytes.truncate(random() as usize % 1100 + 1);
+        }
+        let wire = world.forged_by_client(0, &mut Forged(Some(&bytes)));
+        let mut coalescer = Coalescer::new(Coalescing::ON);
+        world.deliver_to_gateway(&wire, &mut coalescer);
+        for (_, bytes) in coalescer.drain() {
+            let packet = IpPacket::from_slice(bytes).unwrap();
+            assert_eq!(packet.source(), honest.source());
+            assert!(packet.destination().to_string().starts_with("10."));
+        }
+    }
+    let stats = world.gateway.stats();
+    // The engine itself drops what is no IP packet at all.
+    assert!(stats.malformed > 0 && stats.rejected_datagrams > 0, "{stats:?}");
+    assert!(stats.spoofed > 0 && stats.prohibited > 0, "{stats:?}");
+
+    world.up(0, &honest);
+    assert_eq!(world.at_site(), [honest]);
+}
+
+#[test]
+fn tunnel_69_direct_connection_survives_without_relays() {
+    let mut world = network();
+    let relays = world.gateway.relays_in_use();
+    assert_eq!(relays.len(), 1);
+    world.gateway.update_relays(&relays, &[], world.now);
+    world.run_for(Duration::from_secs(30));
+
+    let packet = world.clients[0].udp_to("10.0.0.1:53", b"12345678");
+    world.up(0, &packet);
+    assert_eq!(world.at_site().len(), 1);
+    world.refresh_relays();
+    world.up(0, &packet);
+    assert_eq!(world.at_site().len(), 1);
 }

@@ -4,7 +4,10 @@
 
 #![allow(unreachable_pub, reason = "modules of one test binary")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "virtual time begins at any instant")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "virtual time begins at any instant"
+)]
 
 mod access;
 mod data_path;

@@ -18,7 +18,7 @@ use connlib_tunnel::{
     AssignedIps, AuthorizeFlow, ControlEvent, DomainStatus, Gateway, GatewayEvent, NatStatus,
     ResolveError, ResolveId, TunAddresses, TunPacket, goodbye_packet,
 };
-use ip_packet::{Ecn, IpPacket, Single, make};
+use ip_packet::{Ecn, IpPacket, PacketBatch, Single, make};
 
 pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 1);
@@ -162,16 +162,17 @@ impl World {
 
     /// What a client puts on the wire for a packet.
     pub fn sealed_by_client(&mut self, client: usize, packet: &IpPacket) -> Wire {
+        let mut wire = self.forged_by_client(client, &mut Single::from(packet));
+        wire.ecn = packet.ecn();
+        wire
+    }
+
+    /// What a client puts on the wire for any bytes.
+    pub fn forged_by_client(&mut self, client: usize, batch: &mut impl PacketBatch) -> Wire {
         let mut sink = Sink::default();
         let host = &mut self.clients[client];
         host.node
-            .encapsulate(
-                GATEWAY,
-                &mut Single::from(packet),
-                packet.ecn(),
-                self.now,
-                &mut sink,
-            )
+            .encapsulate(GATEWAY, batch, Ecn::NotEct, self.now, &mut sink)
             .unwrap();
         let transmit = sink.0.pop().expect("the connection is established");
         Wire {

@@ -215,7 +215,7 @@ impl Sessions {
         let mut session = Session::new(inside, outside, proxy, real, protocol, now);
         session.note(Sender::Client, signal, now);
         session.checked_at = session.deadline();
-        tracing::trace!(%proxy, %real, %protocol, mapped = outside.value(), "New NAT session");
+        tracing::debug!(%proxy, %real, %protocol, mapped = outside.value(), "New NAT session");
 
         self.checks.insert((session.checked_at, id));
         self.inside.insert(inside, id);
@@ -247,7 +247,7 @@ impl Sessions {
         self.outside.remove(&session.outside);
         self.ports.release(session.outside);
         self.expired.insert(session.outside);
-        tracing::trace!(proxy = %session.proxy, real = %session.real, "NAT session ended");
+        tracing::debug!(proxy = %session.proxy, real = %session.real, "NAT session ended");
     }
 }
 
