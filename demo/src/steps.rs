@@ -1,7 +1,7 @@
 //! What the demo does, in order, and what has to come out of it.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -129,7 +129,7 @@ fn resolve(system: &mut System) -> Result<Step> {
         "unexpected addresses {:?}",
         found.addresses
     );
-    let (v4, v6): (Vec<_>, Vec<_>) = found.addresses.iter().partition(|a| a.is_ipv4());
+    let (v4, v6): (Vec<&IpAddr>, Vec<&IpAddr>) = found.addresses.iter().partition(|a| a.is_ipv4());
     ensure!(!v4.is_empty() && !v6.is_empty(), "one family is missing");
     let detail = format!(
         "{}, {} … ({} IPv4 and {} IPv6 proxy addresses)",
@@ -290,10 +290,10 @@ impl ClientPath {
         }
         let topology = system.scenario().topology();
         let mut own = topology.hosts.iter().flat_map(|host| &host.interfaces);
-        let remote = self.remote.parse::<std::net::SocketAddr>().map(|s| s.ip());
+        let remote = self.remote.parse().map(|s: SocketAddr| s.ip()).ok();
         let is_host = own.any(|interface| {
             let (v4, v6) = (interface.v4.map(IpAddr::V4), interface.v6.map(IpAddr::V6));
-            remote.is_ok() && (v4 == remote.ok() || v6 == remote.ok())
+            remote.is_some() && (v4 == remote || v6 == remote)
         });
         if is_host { "host" } else { "server-reflexive" }
     }
