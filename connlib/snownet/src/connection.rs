@@ -234,13 +234,7 @@ where
         now: Instant,
         io: &mut Io<'_, P, R>,
     ) {
-        let route = match io.relays.owner_of(source) {
-            Some(relay) => Route::Relayed {
-                relay,
-                local: source,
-            },
-            None => Route::Direct { local: source },
-        };
+        let route = io.route(source);
         let path = Path {
             route,
             remote: destination,
@@ -252,7 +246,7 @@ where
             state::Nomination::First { held } => {
                 tracing::info!(peer = %self.peer, path = %kind, "Path nominated");
                 for datagram in held {
-                    io.send(source, destination, &datagram, now);
+                    io.send_by(route, destination, &datagram, now);
                 }
                 self.wireguard.path_ready(now);
             }
@@ -285,7 +279,7 @@ where
                     }
                 }
                 State::Connected { path, .. } | State::Idle { path } => {
-                    let sent = io.send(path.route.local(), path.remote, datagram.bytes, now);
+                    let sent = io.send_by(path.route, path.remote, datagram.bytes, now);
                     self.unsent += u64::from(carries_data && !sent);
                 }
             }

@@ -277,7 +277,28 @@ impl Agent {
             self.rivals.clear();
         } else if self.nominated.is_some() && nominates && self.rivals.is_persistent(pair) {
             tracing::debug!(?pair, "Peer has left the nominated pair");
-            self.inner.recreate_candidate_pairs();
+            self.forget_nomination();
+        }
+    }
+
+    /// Takes the nominated pair back to where it was before any check, so that another one can be nominated.
+    ///
+    /// The agent has no call for that; withdrawing the peer's candidate and adding it again has the effect.
+    fn forget_nomination(&mut self) {
+        let Some((_, remote)) = self.nominated else {
+            return;
+        };
+        if self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER {
+            return;
+        }
+        let known = self.inner.remote_candidates().find(|c| c.addr() == remote);
+        let ufrag = self.inner.remote_credentials().map(|c| c.ufrag.clone());
+        if let (Some(mut candidate), Some(ufrag)) = (known, ufrag) {
+            self.accepted_candidates += 1;
+            self.inner.invalidate_candidate(&candidate);
+            // Candidates found by checks carry our own fragment.
+            candidate.set_ufrag(&ufrag);
+            self.inner.add_remote_candidate(candidate);
         }
     }
 
@@ -406,6 +427,17 @@ mod tests {
                 .any(|c| c.addr() == remote("srflx", 99).addr())
         );
         assert!(agent.add_remote(remote("host", 200)));
+    }
+
+    #[test]
+    fn the_nominated_candidate_of_the_peer_stays() {
+        let mut agent = agent();
+        let nominated = remote("srflx", 0).addr();
+        agent.nominated = Some(("192.0.2.1:1".parse().expect("address"), nominated));
+        for i in 0..100 {
+            agent.add_remote(remote("srflx", i));
+        }
+        assert!(agent.signalled_remotes().any(|c| c.addr() == nominated));
     }
 
     #[test]

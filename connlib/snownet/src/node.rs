@@ -263,6 +263,8 @@ where
         for slot in self.table.due(now) {
             self.time_out(slot, now);
         }
+        // A channel that a connection has just used for the first time in minutes may be due for its refresh.
+        self.relays.handle_timeout(now);
         self.relay_changes(now);
     }
 

@@ -30,7 +30,7 @@ pub(crate) enum RelayEvent<R> {
     /// An address of ours has become known.
     New { relay: R, candidate: Candidate },
     /// An address of ours on this relay is gone.
-    Invalid { candidate: Candidate },
+    Invalid { relay: R, candidate: Candidate },
 }
 
 /// All relays of the node.
@@ -98,7 +98,7 @@ impl<R: Id> Relays<R> {
                 let is_known = candidates
                     .iter()
                     .any(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind());
-                if !is_known && (is_ours || candidate.kind() != CandidateKind::Relayed) {
+                if !is_known && (is_ours || !is_relayed(candidate)) {
                     candidates.push(candidate.clone());
                 }
             }
@@ -255,8 +255,23 @@ impl<R: Id> Relays<R> {
             .min_by_key(|(at, _)| *at)
     }
 
+    /// The next news for connections.
+    ///
+    /// An address counts as ours exactly as long as connections may use it: from the moment they are told of it until they are
+    /// told of its end.
     pub(crate) fn poll_event(&mut self) -> Option<RelayEvent<R>> {
-        self.events.pop_front()
+        let event = self.events.pop_front()?;
+        match &event {
+            RelayEvent::New { relay, candidate } if is_relayed(candidate) => {
+                self.relayed.push((candidate.addr(), *relay));
+            }
+            RelayEvent::New { .. } => {}
+            RelayEvent::Invalid { relay, candidate } => {
+                let entry = (candidate.addr(), *relay);
+                self.relayed.retain(|known| *known != entry);
+            }
+        }
+        Some(event)
     }
 
     /// Moves every request to a relay behind what is queued.
@@ -294,10 +309,9 @@ impl<R: Id> Relays<R> {
         };
         self.has_lost = true;
         self.servers.retire(relay);
-        self.relayed.retain(|(_, owner)| *owner != relay);
         let lost = allocation.relayed_candidates().cloned();
         self.events
-            .extend(lost.map(|candidate| RelayEvent::Invalid { candidate }));
+            .extend(lost.map(|candidate| RelayEvent::Invalid { relay, candidate }));
         true
     }
 
@@ -305,23 +319,17 @@ impl<R: Id> Relays<R> {
         for allocation in self.allocations.values_mut() {
             let relay = allocation.id();
             while let Some(event) = allocation.poll_event() {
-                let is_relayed = |c: &Candidate| c.kind() == CandidateKind::Relayed;
-                match event {
-                    TurnEvent::New(candidate) => {
-                        if is_relayed(&candidate) {
-                            self.relayed.push((candidate.addr(), relay));
-                        }
-                        self.events.push_back(RelayEvent::New { relay, candidate });
-                    }
-                    TurnEvent::Invalid(candidate) => {
-                        let entry = (candidate.addr(), relay);
-                        self.relayed.retain(|known| *known != entry);
-                        self.events.push_back(RelayEvent::Invalid { candidate });
-                    }
-                }
+                self.events.push_back(match event {
+                    TurnEvent::New(candidate) => RelayEvent::New { relay, candidate },
+                    TurnEvent::Invalid(candidate) => RelayEvent::Invalid { relay, candidate },
+                });
             }
         }
     }
+}
+
+fn is_relayed(candidate: &Candidate) -> bool {
+    candidate.kind() == CandidateKind::Relayed
 }
 
 fn host(addr: &SocketAddr) -> Option<Candidate> {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use ip_packet::Ecn;
 
+use super::Route;
 use crate::events::Events;
 use crate::relays::Relays;
 use crate::requests::Requests;
@@ -28,10 +29,33 @@ impl<P, R: Id> Io<'_, P, R> {
         payload: &[u8],
         now: Instant,
     ) -> bool {
-        let transmit = match self.relays.owner_of(source) {
-            Some(relay) => self.relays.wrap(relay, destination, payload, now),
-            None => Some(Transmit {
-                src: Some(source),
+        let route = self.route(source);
+        self.send_by(route, destination, payload, now)
+    }
+
+    /// Which way datagrams from `source` go.
+    pub(super) fn route(&self, source: SocketAddr) -> Route<R> {
+        match self.relays.owner_of(source) {
+            Some(relay) => Route::Relayed {
+                relay,
+                local: source,
+            },
+            None => Route::Direct { local: source },
+        }
+    }
+
+    /// As [`send`](Self::send), on a known route. Its relay may be gone: then the datagram is lost.
+    pub(super) fn send_by(
+        &mut self,
+        route: Route<R>,
+        destination: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+    ) -> bool {
+        let transmit = match route {
+            Route::Relayed { relay, .. } => self.relays.wrap(relay, destination, payload, now),
+            Route::Direct { local } => Some(Transmit {
+                src: Some(local),
                 dst: destination,
                 payload: payload.to_vec(),
                 ecn: Ecn::NotEct,

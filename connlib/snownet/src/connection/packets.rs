@@ -90,13 +90,13 @@ where
         if !self.wireguard.is_usable(now) {
             return;
         }
-        let (local, remote) = (path.route.local(), path.remote);
+        let (route, remote) = (path.route, path.remote);
         let mut sink = OneDatagram::default();
         let _ = self
             .wireguard
             .seal(&mut Single::from(packet), now, &mut sink);
         if sink.len > 0 {
-            io.send(local, remote, &sink.bytes[..sink.len], now);
+            io.send_by(route, remote, &sink.bytes[..sink.len], now);
         }
     }
 

@@ -33,7 +33,7 @@ impl<P: Id, R: Id> Node<P, R> {
                             connection.add_local_candidate(candidate, now, io);
                         }
                     }
-                    RelayEvent::Invalid { candidate } => {
+                    RelayEvent::Invalid { candidate, .. } => {
                         connection.remove_local_candidate(candidate, now, io);
                     }
                 });

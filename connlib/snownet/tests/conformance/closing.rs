@@ -91,3 +91,20 @@ fn snownet_41_reset_changes_the_key_and_allocates_again() {
     });
     world.ping(C, G);
 }
+
+#[test]
+fn snownet_41_nothing_of_the_old_network_is_sent_after_a_reset() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.establish(C, G);
+    let path = world.hosts[C].node.path(G as u32).unwrap();
+    let now = world.now + Duration::from_secs(2);
+    let node = &mut world.hosts[C].node;
+    node.handle_timeout(now);
+    node.reset(now);
+    let mut sent = 0;
+    while let Some(transmit) = node.poll_transmit() {
+        assert_ne!(transmit.dst, path.remote);
+        sent += 1;
+    }
+    assert!(sent > 0, "relays are asked anew");
+}

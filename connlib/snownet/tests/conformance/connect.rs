@@ -79,6 +79,21 @@ fn snownet_25_loss_and_late_candidates_are_survived() {
 }
 
 #[test]
+fn candidates_are_signalled_best_first() {
+    let mut world = World::pair(2, Place::Cone, Place::Open);
+    world.upsert(C, G, crate::world::PSK).unwrap();
+    let kinds: Vec<_> = world.hosts[C]
+        .events
+        .iter()
+        .filter_map(|(_, event)| match event {
+            Event::NewIceCandidate { sdp, .. } => sdp.split(' ').nth(7).map(str::to_owned),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kinds, ["host", "srflx", "relay", "relay"]);
+}
+
+#[test]
 fn snownet_26_only_the_client_nominates() {
     const USE_CANDIDATE: u16 = 0x0025;
     let mut world = World::pair(2, Place::Cone, Place::Symmetric);

@@ -26,6 +26,8 @@ pub struct Relay {
     pub v6: Option<Ipv6Addr>,
     /// A dead relay swallows everything.
     pub alive: bool,
+    /// A full relay refuses new allocations (486).
+    pub full: bool,
     pub password: String,
     /// Requests seen, by method.
     pub requests: Vec<(Instant, Method)>,
@@ -49,6 +51,7 @@ impl Relay {
             v4,
             v6,
             alive: true,
+            full: false,
             password: "password".to_owned(),
             requests: Vec::new(),
             incarnation: 0,
@@ -215,6 +218,9 @@ impl Relay {
     fn allocate(&mut self, client: SocketAddr, now: Instant) -> Result<Success, ErrorCode> {
         if self.allocations.contains_key(&client) {
             return Err(ErrorCode::ALLOCATION_MISMATCH);
+        }
+        if self.full {
+            return Err(ErrorCode::QUOTA_REACHED);
         }
         let port = self.next_port;
         self.next_port += 1;

@@ -261,6 +261,45 @@ fn news_of_another_relay_reach_connections_unless_relayed() {
 }
 
 #[test]
+fn snownet_13_full_relay_is_not_chosen() {
+    let mut world = World::new();
+    world.add_relay(Some([9, 9, 9, 1].into()), None);
+    world.add_relay(Some([9, 9, 9, 2].into()), None);
+    world.relays[0].full = true;
+    world.add_host_at(Role::Client, Place::Symmetric);
+    world.add_host_at(Role::Gateway, Place::Symmetric);
+    world.announce_relays();
+    world.run_for(Duration::from_secs(1));
+    for _ in 0..10 {
+        world.establish(C, G);
+        let path = world.hosts[C].node.path(G as u32).unwrap();
+        assert_eq!(path.relay, Some(101));
+        let now = world.now;
+        for (host, peer) in [(C, G as u32), (G, C as u32)] {
+            world.hosts[host].node.remove(peer, now);
+            world.drain(host);
+            world.hosts[host].events.clear();
+        }
+    }
+    // The update makes the full one try again, in vain.
+    world.update_relays(C, &[1], &[]);
+    world.run_for(Duration::from_secs(1));
+    assert!(world.upsert(C, G, PSK).is_err());
+}
+
+#[test]
+fn snownet_17_a_check_leaves_right_behind_the_request_for_its_channel() {
+    let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    let is_bind = |payload: &[u8]| payload.starts_with(&[0, 9]);
+    let binds = world.sent.windows(2).filter(|w| is_bind(&w[0].payload));
+    let followed = binds
+        .filter(|w| w[1].payload[0] == 0x40 && w[1].at == w[0].at)
+        .count();
+    assert!(followed > 0);
+}
+
+#[test]
 fn no_relays_is_reported_when_the_last_one_dies() {
     let mut world = World::new();
     world.add_relay(Some([9, 9, 9, 1].into()), None);

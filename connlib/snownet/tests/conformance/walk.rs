@@ -152,3 +152,16 @@ proptest! {
         prop_assert!(known.iter().all(|host| world.hosts[*host].node.has_connection(1 - *host as u32)));
     }
 }
+
+/// A channel that was used again late is bound again within the same time step.
+#[test]
+fn snownet_02_channel_used_after_a_long_sleep() {
+    let mut world = World::pair(2, Place::Cone, Place::Open);
+    world.establish(C, G);
+    world.run_for(Duration::from_millis(2_970));
+    world.suspend(Duration::from_secs(292));
+    world.run_for(Duration::from_millis(4_330));
+    world.suspend(Duration::from_secs(300));
+    world.run_for(Duration::from_secs(60));
+    recover(&mut world);
+}

@@ -441,6 +441,10 @@ impl World {
             sender.v6.map(IpAddr::V6)
         };
         assert!(transmit.payload.len() <= MAX_DATAGRAM_SIZE);
+        if let Some(src) = transmit.src {
+            let is_socket = own == Some(src.ip()) && src.port() == sender.port;
+            assert!(is_socket, "{src} is no socket of host {host}");
+        }
         let Some(src) = transmit
             .src
             .or_else(|| Some(SocketAddr::new(own?, sender.port)))
