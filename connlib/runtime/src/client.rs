@@ -134,7 +134,7 @@ pub(crate) struct ClientRole {
     queries: mpsc::Sender<Option<RecursiveQuery>>,
     use_internet_resource: bool,
     disabled: BTreeSet<ResourceId>,
-    paths: BTreeMap<GatewayId, (PathKind, SocketAddr, bool)>,
+    paths: BTreeMap<GatewayId, KnownPath>,
 }
 
 impl ClientRole {
@@ -154,25 +154,48 @@ impl ClientRole {
         }
     }
 
-    /// Logs paths that are new or changed; scripts and the demo read these lines.
+    /// Logs paths that are new or changed; scripts and the demo read these lines. Allocates only when one did.
     fn log_paths(&mut self) {
-        let mut current = BTreeMap::new();
-        for view in self.session.tunnel().gateways() {
-            let Some(path) = view.path else { continue };
-            let state = (path.kind, path.remote, path.established.is_some());
-            if self.paths.get(&view.gateway) != Some(&state) && state.2 {
+        let known = self.paths.iter().map(|(gateway, path)| (*gateway, *path));
+        if self.current_paths().eq(known) {
+            return;
+        }
+        let current = self.current_paths().collect::<BTreeMap<_, _>>();
+        for (gateway, path) in &current {
+            if path.is_established && self.paths.get(gateway) != Some(path) {
                 tracing::info!(
-                    gateway = %view.gateway,
+                    %gateway,
                     path = %path.kind,
                     local = %path.local,
                     remote = %path.remote,
                     "Path to gateway in use"
                 );
             }
-            current.insert(view.gateway, state);
         }
         self.paths = current;
     }
+
+    fn current_paths(&self) -> impl Iterator<Item = (GatewayId, KnownPath)> + '_ {
+        self.session.tunnel().gateways().filter_map(|view| {
+            let path = view.path?;
+            let known = KnownPath {
+                kind: path.kind,
+                local: path.local,
+                remote: path.remote,
+                is_established: path.established.is_some(),
+            };
+            Some((view.gateway, known))
+        })
+    }
+}
+
+/// What was logged about a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct KnownPath {
+    kind: PathKind,
+    local: SocketAddr,
+    remote: SocketAddr,
+    is_established: bool,
 }
 
 impl Role for ClientRole {
