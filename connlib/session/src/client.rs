@@ -1,6 +1,7 @@
 //! The client's session.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::mem;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -97,12 +98,8 @@ impl ClientSession {
             PortalInput::Connected => self.on_connected(),
             PortalInput::Message(message) => self.on_message(message, now),
             PortalInput::Unsent(message) => self.hold_back(message),
-            PortalInput::Disconnected => {
-                for message in self.outgoing.on_disconnected() {
-                    self.hold_back(message);
-                }
-            }
-            PortalInput::Failed(error) => self.events.push_back(ClientSessionEvent::Failed(error)),
+            PortalInput::Disconnected => self.on_disconnected(),
+            PortalInput::Failed(error) => self.push_event(ClientSessionEvent::Failed(error)),
         }
     }
 
@@ -135,6 +132,7 @@ impl ClientSession {
         self.clear_watch_if_relays_are_known();
         if self.relay_watch.handle_timeout(now) {
             tracing::info!("no relay is known; reconnecting the portal");
+            self.on_disconnected();
             self.outgoing.reconnect(self.tunnel.public_key());
         }
     }
@@ -177,6 +175,19 @@ impl ClientSession {
         }
     }
 
+    fn on_disconnected(&mut self) {
+        for message in self.outgoing.on_disconnected() {
+            self.hold_back(message);
+        }
+    }
+
+    /// Queues an event in place of an older one of its kind: only the newest state counts.
+    fn push_event(&mut self, event: ClientSessionEvent) {
+        self.events
+            .retain(|old| mem::discriminant(old) != mem::discriminant(&event));
+        self.events.push_back(event);
+    }
+
     fn on_message(&mut self, message: FromPortal, now: Instant) {
         match message {
             FromPortal::Init(init) => self.on_init(*init, now),
@@ -217,7 +228,7 @@ impl ClientSession {
 
         self.outgoing.on_init();
         self.drain_tunnel(now);
-        for resource in std::mem::take(&mut self.intents) {
+        for resource in mem::take(&mut self.intents) {
             if self.tunnel.is_access_awaited(resource) {
                 let preferred = self.tunnel.preferred_gateways(resource);
                 self.outgoing.send(create_flow(resource, preferred));
@@ -315,12 +326,10 @@ impl ClientSession {
         while let Some(event) = self.tunnel.poll_event() {
             match event {
                 ClientEvent::TunConfigUpdated(config) => {
-                    self.events
-                        .push_back(ClientSessionEvent::TunConfigUpdated(config));
+                    self.push_event(ClientSessionEvent::TunConfigUpdated(config));
                 }
                 ClientEvent::ResourcesChanged(list) => {
-                    self.events
-                        .push_back(ClientSessionEvent::ResourcesChanged(list));
+                    self.push_event(ClientSessionEvent::ResourcesChanged(list));
                 }
                 ClientEvent::ConnectionIntent {
                     resource,

@@ -86,11 +86,7 @@ impl GatewaySession {
             PortalInput::Connected => self.on_connected(),
             PortalInput::Message(message) => self.on_message(message, now),
             PortalInput::Unsent(message) => self.hold_back(message),
-            PortalInput::Disconnected => {
-                for message in self.outgoing.on_disconnected() {
-                    self.hold_back(message);
-                }
-            }
+            PortalInput::Disconnected => self.on_disconnected(),
             PortalInput::Failed(error) => self.events.push_back(GatewaySessionEvent::Failed(error)),
         }
     }
@@ -125,6 +121,7 @@ impl GatewaySession {
         self.clear_watch_if_relays_are_known();
         if self.relay_watch.handle_timeout(now) {
             tracing::info!("no relay is known; reconnecting the portal");
+            self.on_disconnected();
             self.outgoing.reconnect(self.tunnel.public_key());
         }
     }
@@ -164,6 +161,12 @@ impl GatewaySession {
             if !change.added.is_empty() {
                 self.outgoing.send(added_candidates(client, change.added));
             }
+        }
+    }
+
+    fn on_disconnected(&mut self) {
+        for message in self.outgoing.on_disconnected() {
+            self.hold_back(message);
         }
     }
 

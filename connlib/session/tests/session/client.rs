@@ -1,5 +1,6 @@
 //! The client's session.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_messages::client::{CreateFlow, FromPortal, ToPortal};
@@ -7,12 +8,13 @@ use connlib_model::{ResourceStatus, TunConfig};
 use connlib_session::{ClientSession, ClientSessionEvent, PortalInput, PortalOutput};
 use connlib_tunnel::TunPacket;
 use connlib_tunnel::segment::GsoMeta;
+use ip_packet::{IpPacket, make};
 use phoenix_channel::FatalError;
 use serde_json::{Value, json};
 
 use crate::fixtures::{
-    GATEWAY, NETWORK, OTHER_RELAY, RELAY, SITE, Sink, client_init, flow_created, message, network,
-    packet, relay,
+    CLIENT_V4, GATEWAY, NETWORK, OTHER_RELAY, RELAY, SITE, Sink, client_init, flow_created,
+    message, network, packet, relay,
 };
 
 const GATEWAY_KEY: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
@@ -60,7 +62,13 @@ impl Portal {
     }
 
     fn send_packet(&mut self, number: u32) {
-        let mut bytes = packet(number).as_slice().to_vec();
+        self.inject(&packet(number));
+        self.drain();
+    }
+
+    /// Like [`Portal::send_packet`], but nothing is polled.
+    fn inject(&mut self, packet: &IpPacket) {
+        let mut bytes = packet.as_slice().to_vec();
         let packet = TunPacket {
             buf: &mut bytes,
             gso: GsoMeta::NONE,
@@ -68,7 +76,6 @@ impl Portal {
         self.session
             .tunnel_mut()
             .handle_tun(packet, self.now, &mut Sink::default());
-        self.drain();
     }
 
     fn wait(&mut self, duration: Duration) {
@@ -327,6 +334,53 @@ fn portal_68_relays_in_time_make_the_reconnect_needless() {
     );
     portal.wait(Duration::from_secs(4));
     assert!(portal.reconnects.is_empty());
+}
+
+#[test]
+fn reconnect_for_want_of_relays_loses_nothing_that_was_queued() {
+    let mut portal = Portal::new();
+    portal.input(PortalInput::Connected);
+    let mut other = network("10.50.0.0/16");
+    other["id"] = json!("9e0d4c1b-63a7-4f8e-b0c2-2b7f5d1a8e33");
+    let init = client_init(&[network("10.40.0.0/16"), other], &[]);
+    portal.say("init", init.clone());
+    portal.send_packet(1);
+    portal.say("flow_created", flow_created(GATEWAY_KEY));
+    portal.wait(Duration::from_millis(4999));
+
+    // Both are queued when the channel is given up, one is polled before.
+    portal.inject(&packet(2));
+    let to_other = SocketAddr::from(([10, 50, 0, 1], 80));
+    let other = make::udp_packet((CLIENT_V4, 1).into(), to_other, &[]).unwrap();
+    portal.inject(&other);
+    assert!(portal.session.poll_portal(portal.now).is_some());
+    portal.sent();
+    portal.now += Duration::from_millis(1);
+    portal.session.handle_timeout(portal.now);
+    portal.drain();
+    assert_eq!(portal.reconnects.len(), 1);
+    assert!(portal.sent().is_empty());
+    portal.input(PortalInput::Connected);
+    portal.say("init", init);
+    assert_eq!(portal.sent().len(), 1);
+}
+
+#[test]
+fn newest_state_replaces_what_was_not_polled() {
+    let mut portal = Portal::new();
+    let now = portal.now;
+    portal.session.handle_portal(PortalInput::Connected, now);
+    for third in 0..100 {
+        let network = network(&format!("10.{third}.0.0/16"));
+        let init = message::<FromPortal>("init", client_init(&[network], &[relay(RELAY)]));
+        portal
+            .session
+            .handle_portal(PortalInput::Message(init), now);
+        let _ = portal.session.poll_portal(now);
+    }
+    portal.drain();
+    assert_eq!(portal.events.len(), 2);
+    assert!(portal.has_route("10.99.0.0/16"));
 }
 
 // tunnel 69

@@ -407,6 +407,21 @@ fn tunnel_30_srv_and_txt_are_asked_in_the_site() {
     }
 }
 
+// tunnel 86: portals of early 2025 do not tell the gateway's addresses.
+#[test]
+fn tunnel_30_gateway_without_known_address_leaves_the_query_to_the_upstream() {
+    let mut world = World::new(1);
+    world.add(dns(1, "*.example.com"));
+    send_query(&mut world, 5555, &query(5, "a.example.com", TXT));
+    let mut flow = world.flow(1, 0, connlib_model::SiteId::from_u128(1));
+    (flow.gateway_ipv4, flow.gateway_ipv6) = (None, None);
+    let now = world.now;
+    world.client.handle_flow_created(flow, now).unwrap();
+    world.drain();
+    assert_eq!(world.recursive.len(), 1);
+    assert_eq!(world.recursive[0].upstream, UPSTREAM);
+}
+
 #[test]
 fn tunnel_30_held_queries_fail_when_the_resource_goes() {
     let mut world = World::new(1);

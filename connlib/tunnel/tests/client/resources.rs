@@ -115,6 +115,23 @@ fn tunnel_10_disabling_ends_the_connection_with_a_goodbye() {
 }
 
 #[test]
+fn access_to_a_resource_that_is_gone_is_not_requested() {
+    let mut world = World::new(0);
+    world.add(cidr(1, "10.0.0.0/8"));
+    let now = world.now;
+    let mut bytes = udp_to("10.0.0.1:80", 1).as_slice().to_vec();
+    let packet = connlib_tunnel::TunPacket {
+        buf: &mut bytes,
+        gso: connlib_tunnel::segment::GsoMeta::NONE,
+    };
+    world
+        .client
+        .handle_tun(packet, now, &mut crate::world::Sink::default());
+    world.remove(1);
+    assert!(world.asked().is_empty());
+}
+
+#[test]
 fn tunnel_10_fifty_changes_are_one_pending_update() {
     let mut world = World::new(0);
     let before = world.tun_configs.len();

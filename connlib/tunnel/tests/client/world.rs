@@ -599,8 +599,9 @@ pub fn relay() -> RelayConfig<RelayId> {
     }
 }
 
+/// Datagrams of a send batch.
 #[derive(Default)]
-struct Sink(Vec<Transmit>);
+pub struct Sink(Vec<Transmit>);
 
 impl DatagramSink for Sink {
     fn reserve(
