@@ -114,11 +114,16 @@ fn recover(world: &mut World) {
     for number in 1_000_000..1_000_120 {
         let is_gone = |host: usize| !world.hosts[host].node.has_connection(1 - host as u32);
         if is_gone(C) || is_gone(G) || number == 1_000_000 {
-            let _ = world.upsert(G, C, PSK);
-            let _ = world.upsert(C, G, PSK);
+            let has_relay =
+                [(G, C), (C, G)].map(|(host, peer)| world.upsert(host, peer, PSK).is_ok());
+            if has_relay != [true, true] {
+                world.announce_relays();
+            }
         }
-        let has_no_relay = |host: &usize| world.hosts[*host].node.stats().relays == 0;
-        if [C, G].iter().any(has_no_relay) {
+        if [C, G]
+            .iter()
+            .any(|host| world.hosts[*host].node.stats().relays == 0)
+        {
             world.announce_relays();
         }
         world.try_send(C, G, number);
