@@ -82,15 +82,21 @@ pub(crate) struct Connection<P, R> {
     remote_key: PublicKey,
     local: IceCredentials,
     remote: IceCredentials,
+    /// The relay whose addresses we offer. It may be gone; then another one is looked for.
     relay: R,
     agent: Agent,
     wireguard: Peer,
     state: State<R>,
+    /// Since when ICE has no possible pair.
     disconnected_at: Option<Instant>,
     first_handshake_at: Option<Instant>,
+    /// Whether `ConnectionEstablished` was emitted.
     is_announced: bool,
-    handshakes_exhausted: bool,
+    /// When WireGuard gave up; the connection ends in the next time step, which is due at once.
+    handshakes_failed_at: Option<Instant>,
+    /// Guessed candidates of the peer so far.
     optimistic: usize,
+    /// Packets that could not be put onto a path.
     unsent: u64,
 }
 
@@ -129,7 +135,7 @@ where
             disconnected_at: None,
             first_handshake_at: None,
             is_announced: false,
-            handshakes_exhausted: false,
+            handshakes_failed_at: None,
             optimistic: 0,
             unsent: 0,
         };
@@ -171,6 +177,7 @@ where
             (self.wireguard.poll_timeout(), "WireGuard"),
             (self.state.candidate_deadline(), "first candidate"),
             (self.give_up_at(), "ICE grace"),
+            (self.handshakes_failed_at, "failed handshake"),
             (self.idle_at(), "idle"),
         ]
         .into_iter()
@@ -266,7 +273,7 @@ where
                 }
                 WireGuardEvent::Failed(reason) => {
                     tracing::debug!(peer = %self.peer, %reason, "WireGuard gave up");
-                    self.handshakes_exhausted = true;
+                    self.handshakes_failed_at = Some(now);
                 }
             }
         }
@@ -296,7 +303,7 @@ where
 
     fn failure(&self, now: Instant) -> Option<Failure> {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
-        if self.handshakes_exhausted {
+        if is_over(self.handshakes_failed_at) {
             Some(Failure::NoHandshake)
         } else if is_over(self.state.candidate_deadline()) {
             Some(Failure::NoCandidates)
