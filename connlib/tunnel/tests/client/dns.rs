@@ -301,6 +301,21 @@ fn tunnel_27_late_answer_after_a_change_of_sentinels_is_ignored() {
 }
 
 #[test]
+fn tunnel_28_tunnelled_query_over_tcp_fails_when_the_routes_change() {
+    let mut world = tunnelled();
+    let mut tcp = Tcp::open(&mut world, 6000);
+    tcp.send(&mut world, &query(3, "example.org", A));
+    world.run_for(Duration::from_millis(100));
+    let seen = world.received(0);
+    assert_eq!(seen[0].destination(), UPSTREAM.ip());
+    assert!(seen[0].as_tcp().expect("a TCP segment").is_initial_syn());
+
+    world.tun.clear();
+    world.add(cidr(2, "172.16.0.0/12"));
+    assert_eq!(Answer::of(&tcp.receive(&mut world)).rcode, SERVFAIL);
+}
+
+#[test]
 fn tunnel_28_failures_of_the_host() {
     let failures = [
         (DnsTransport::Udp, RecursiveError::TimedOut, None),

@@ -365,6 +365,21 @@ fn prohibition_by_a_gateway_that_does_not_serve_the_resource_is_mere_data() {
 }
 
 #[test]
+fn prohibition_of_a_packet_that_is_not_ours_is_mere_data() {
+    let mut world = with_network();
+    world.connect(1, 0, &udp_to(HOST, 1));
+    let of_another =
+        make::udp_packet(([100, 64, 0, 2], 5).into(), HOST.parse().unwrap(), &[0; 8]).unwrap();
+    let message = (3, 13, [0; 4]);
+    let host = "10.0.0.1".parse().unwrap();
+    let error =
+        make::icmpv4_message(host, CLIENT_V4.into(), 20, message, of_another.as_slice()).unwrap();
+    world.reply(0, &error);
+    assert_eq!(world.tun.len(), 1);
+    assert_eq!(world.asked(), [1]);
+}
+
+#[test]
 fn super_packet_arrives_as_its_segments_whether_it_waits_or_not() {
     let mut world = with_network();
     for round in [0u32, 10] {
