@@ -1,20 +1,23 @@
-//! A small TURN relay for tests: enough of RFC 8656 to relay by channels, with switches for misbehaviour.
+//! The real relay's state machine on the simulated network, with switches for what relays do wrong.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use connlib_snownet::RelayConfig;
-use connlib_stun::channel::{ChannelData, encode_header};
-use connlib_stun::{ChannelNumber, ChannelRange};
-use connlib_stun::{
-    Class, Envelope, ErrorCode, ErrorResponse, Integrity, Key, Method, Outcome, PacketKind,
-    Request, RequestBody, Response, Success, classify,
-};
+use connlib_stun::channel::encode_header;
+use connlib_stun::{Class, Envelope, Method, relay_password};
 use netsim::HostId;
+use relay_core::{
+    AllocationPort, ClientSocket, Command, Config, Forwarder, PublicAddresses, Route, Server, Train,
+};
 
 pub const TURN_PORT: u16 = 3478;
-const LIFETIME: Duration = Duration::from_secs(600);
+
+/// Wall clock at the start of every test.
+const UNIX_START: Duration = Duration::from_secs(1_700_000_000);
+
+/// When the credentials end: after every test.
+const EXPIRY: u64 = 9_999_999_999;
 
 /// A datagram that the relay sends: source, destination, payload.
 pub type Output = (SocketAddr, SocketAddr, Vec<u8>);
@@ -26,56 +29,54 @@ pub struct Relay {
     pub v6: Option<Ipv6Addr>,
     /// A dead relay swallows everything.
     pub alive: bool,
-    /// A full relay refuses new allocations (486).
-    pub full: bool,
-    pub password: String,
     /// Requests seen, by method.
     pub requests: Vec<(Instant, Method)>,
-    incarnation: u32,
-    next_port: u16,
-    allocations: BTreeMap<SocketAddr, Allocation>,
-}
-
-struct Allocation {
-    v4: Option<SocketAddr>,
-    v6: Option<SocketAddr>,
-    expires: Instant,
-    channels: BTreeMap<ChannelNumber, (SocketAddr, Instant)>,
+    incarnation: u8,
+    server: Server,
 }
 
 impl Relay {
-    pub fn new(id: u32, host: HostId, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Self {
+    pub fn new(
+        id: u32,
+        host: HostId,
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             host,
             v4,
             v6,
             alive: true,
-            full: false,
-            password: "password".to_owned(),
             requests: Vec::new(),
             incarnation: 0,
-            next_port: 49152,
-            allocations: BTreeMap::new(),
+            server: server(v4, v6, id as u8, now),
         }
     }
 
     pub fn config(&self) -> RelayConfig<u32> {
+        let secret = self.server.stamp_secret();
         RelayConfig {
             id: self.id,
             v4: self.v4.map(|ip| SocketAddrV4::new(ip, TURN_PORT)),
             v6: self.v6.map(|ip| SocketAddrV6::new(ip, TURN_PORT, 0, 0)),
-            username: "user".to_owned(),
-            password: self.password.clone(),
+            username: format!("{EXPIRY}:salt"),
+            password: relay_password(EXPIRY, secret.expose(), "salt"),
             realm: "firezone".to_owned(),
         }
     }
 
-    /// Forgets all state, as a new process under the same identity would.
-    pub fn restart(&mut self, password: &str) {
-        self.allocations.clear();
+    /// Forgets all state and draws a new secret, as a new process under the same identity would.
+    pub fn restart(&mut self, now: Instant) {
         self.incarnation += 1;
-        self.password = password.to_owned();
+        let seed = self.id as u8 ^ self.incarnation.wrapping_mul(31);
+        self.server = server(self.v4, self.v6, seed, now);
+    }
+
+    /// Refuses new allocations from now on.
+    pub fn refuse_allocations(&mut self) {
+        self.server.drain();
     }
 
     pub fn handle(
@@ -84,183 +85,96 @@ impl Relay {
         from: SocketAddr,
         datagram: &[u8],
         now: Instant,
-    ) -> Option<Output> {
+    ) -> Vec<Output> {
         if !self.alive {
-            return None;
+            return Vec::new();
         }
-        self.allocations.retain(|_, a| now < a.expires);
-        if to.port() != TURN_PORT {
-            return self.relay_in(to, from, datagram, now);
-        }
-        match classify(datagram, ChannelRange::Strict) {
-            PacketKind::Stun => self.request(to, from, datagram, now),
-            PacketKind::ChannelData => self.relay_out(from, datagram, now),
-            PacketKind::Other => None,
-        }
-    }
-
-    fn relay_out(&mut self, client: SocketAddr, datagram: &[u8], now: Instant) -> Option<Output> {
-        let data = ChannelData::parse(datagram, ChannelRange::Strict).ok()?;
-        let allocation = self.allocations.get(&client)?;
-        let (peer, bound_at) = allocation.channels.get(&data.number)?;
-        if now >= *bound_at + LIFETIME {
-            return None;
-        }
-        let source = if peer.is_ipv4() {
-            allocation.v4
+        let mut forwarded = Forwarded::default();
+        let train = Train::single(datagram);
+        if to.port() == TURN_PORT {
+            self.note_request(datagram, now);
+            self.server
+                .handle_client_input(from, train, now, &mut forwarded);
         } else {
-            allocation.v6
-        };
-        Some((source?, *peer, data.payload.to_vec()))
-    }
-
-    fn relay_in(
-        &mut self,
-        relayed: SocketAddr,
-        peer: SocketAddr,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Option<Output> {
-        let (client, allocation) = self
-            .allocations
-            .iter()
-            .find(|(_, a)| a.v4 == Some(relayed) || a.v6 == Some(relayed))?;
-        let (number, _) = allocation
-            .channels
-            .iter()
-            .find(|(_, (p, at))| *p == peer && now < *at + LIFETIME)?;
-        let mut payload = encode_header(*number, datagram.len() as u16).to_vec();
-        payload.extend_from_slice(datagram);
-        Some((self.server_for(*client)?, *client, payload))
-    }
-
-    fn request(
-        &mut self,
-        to: SocketAddr,
-        from: SocketAddr,
-        datagram: &[u8],
-        now: Instant,
-    ) -> Option<Output> {
-        let envelope = Envelope::parse(datagram).ok()?;
-        if envelope.class() != Class::Request {
-            return None;
+            let port = AllocationPort::new(to.port());
+            self.server
+                .handle_peer_input(port, from, train, now, &mut forwarded);
         }
-        let request = Request::decode(&envelope).ok()?;
-        self.requests.push((now, request.method()));
-        let key = Key::long_term("user", "firezone", &self.password);
-        let mut signed = true;
-        let outcome = if request.body == RequestBody::Binding {
-            signed = false;
-            Ok(Success::Binding { mapped: Some(from) })
-        } else if envelope.verify_integrity(&key) != Integrity::Valid {
-            signed = false;
-            Err(self.challenge(ErrorCode::UNAUTHORIZED))
-        } else if request.auth.nonce.as_deref() != Some(&self.nonce()) {
-            // Signed, as the client acts only on authentic refusals.
-            Err(self.challenge(if request.auth.nonce.is_none() {
-                ErrorCode::UNAUTHORIZED
-            } else {
-                ErrorCode::STALE_NONCE
-            }))
-        } else {
-            self.serve(request.body, from, now)
-                .map_err(ErrorResponse::new)
-        };
-        let response = Response {
-            transaction_id: request.transaction_id,
-            method: envelope.method(),
-            software: None,
-            outcome: match outcome {
-                Ok(success) => Outcome::Success(success),
-                Err(error) => Outcome::Error(error),
-            },
-        };
-        let bytes = response.encode(signed.then_some(&key)).ok()?;
-        Some((to, from, bytes))
+        let mut outputs = self.carry_out(now);
+        for (route, payload) in forwarded.payloads {
+            outputs.push(self.output(route, payload));
+        }
+        outputs
     }
 
-    fn serve(
-        &mut self,
-        body: RequestBody,
-        client: SocketAddr,
-        now: Instant,
-    ) -> Result<Success, ErrorCode> {
-        match body {
-            RequestBody::Allocate(_) => self.allocate(client, now),
-            RequestBody::Refresh(refresh) => {
-                let allocation = self
-                    .allocations
-                    .get_mut(&client)
-                    .ok_or(ErrorCode::ALLOCATION_MISMATCH)?;
-                if refresh.lifetime == Some(0) {
-                    self.allocations.remove(&client);
-                    return Ok(Success::Refresh { lifetime: Some(0) });
+    fn carry_out(&mut self, now: Instant) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        while let Some(command) = self.server.poll_command() {
+            match command {
+                Command::Send { to, bytes } => {
+                    outputs.push((self.server_socket(to), to.address(), bytes));
                 }
-                allocation.expires = now + LIFETIME;
-                Ok(Success::Refresh {
-                    lifetime: Some(LIFETIME.as_secs() as u32),
-                })
+                Command::CreateAllocation { port, family } => {
+                    self.server.handle_port_bound(port, family, now);
+                }
+                Command::FreeAllocation { .. } => {}
             }
-            RequestBody::ChannelBind(bind) => {
-                let allocation = self
-                    .allocations
-                    .get_mut(&client)
-                    .ok_or(ErrorCode::ALLOCATION_MISMATCH)?;
-                let number = bind.number.ok_or(ErrorCode::BAD_REQUEST)?;
-                let peer = bind.peer.ok_or(ErrorCode::BAD_REQUEST)?;
-                allocation.channels.insert(number, (peer, now));
-                Ok(Success::ChannelBind)
+        }
+        outputs
+    }
+
+    fn output(&self, route: Route, payload: Vec<u8>) -> Output {
+        match route {
+            Route::ToPeer { port, peer } => {
+                let source = SocketAddr::new(self.own_ip(peer.address()), port.get());
+                (source, peer.address(), payload)
             }
-            RequestBody::Binding | RequestBody::CreatePermission(_) => Err(ErrorCode::BAD_REQUEST),
+            Route::ToClient { client, number } => {
+                let mut framed = encode_header(number, payload.len() as u16).to_vec();
+                framed.extend(payload);
+                (self.server_socket(client), client.address(), framed)
+            }
         }
     }
 
-    fn allocate(&mut self, client: SocketAddr, now: Instant) -> Result<Success, ErrorCode> {
-        if self.allocations.contains_key(&client) {
-            return Err(ErrorCode::ALLOCATION_MISMATCH);
-        }
-        if self.full {
-            return Err(ErrorCode::QUOTA_REACHED);
-        }
-        let port = self.next_port;
-        self.next_port += 1;
-        let v4 = self.v4.map(|ip| SocketAddr::new(ip.into(), port));
-        let v6 = self.v6.map(|ip| SocketAddr::new(ip.into(), port));
-        self.allocations.insert(
-            client,
-            Allocation {
-                v4,
-                v6,
-                expires: now + LIFETIME,
-                channels: BTreeMap::new(),
-            },
-        );
-        Ok(Success::Allocate {
-            relayed: v4.into_iter().chain(v6).collect(),
-            mapped: Some(client),
-            lifetime: Some(LIFETIME.as_secs() as u32),
-            address_error: None,
-        })
-    }
-
-    fn challenge(&self, code: ErrorCode) -> ErrorResponse {
-        ErrorResponse {
-            realm: Some("firezone".to_owned()),
-            nonce: Some(self.nonce()),
-            ..ErrorResponse::new(code)
+    fn note_request(&mut self, datagram: &[u8], now: Instant) {
+        if let Ok(envelope) = Envelope::parse(datagram)
+            && envelope.class() == Class::Request
+        {
+            self.requests.push((now, envelope.method()));
         }
     }
 
-    fn nonce(&self) -> String {
-        format!("nonce-{}", self.incarnation)
+    fn server_socket(&self, client: ClientSocket) -> SocketAddr {
+        SocketAddr::new(self.own_ip(client.address()), TURN_PORT)
     }
 
-    fn server_for(&self, client: SocketAddr) -> Option<SocketAddr> {
-        let ip: IpAddr = if client.is_ipv4() {
-            self.v4?.into()
-        } else {
-            self.v6?.into()
-        };
-        Some(SocketAddr::new(ip, TURN_PORT))
+    /// Our address of the family of `other`.
+    fn own_ip(&self, other: SocketAddr) -> IpAddr {
+        let v4 = self.v4.map(IpAddr::V4);
+        let v6 = self.v6.map(IpAddr::V6);
+        let own = if other.is_ipv4() { v4 } else { v6 };
+        own.expect("the relay serves this family")
     }
+}
+
+#[derive(Default)]
+struct Forwarded {
+    payloads: Vec<(Route, Vec<u8>)>,
+}
+
+impl Forwarder for Forwarded {
+    fn forward(&mut self, route: Route, payload: &[u8]) {
+        self.payloads.push((route, payload.to_vec()));
+    }
+}
+
+fn server(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>, seed: u8, now: Instant) -> Server {
+    let public = PublicAddresses::new(v4, v6).unwrap();
+    let config = Config {
+        // All nodes of a test share one user.
+        allocations_per_username: 0,
+        ..Config::portal(public)
+    };
+    Server::new(config, [seed; 32], now, UNIX_START).unwrap()
 }

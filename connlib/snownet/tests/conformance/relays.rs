@@ -48,7 +48,8 @@ fn longest_gap(world: &mut World, duration: Duration) -> Duration {
 fn snownet_21_restarted_relay_is_replaced_and_the_connection_moves() {
     let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
     world.establish(C, G);
-    world.relays[0].restart("another password");
+    let now = world.now;
+    world.relays[0].restart(now);
     for host in [C, G] {
         world.update_relays(host, &[], &[0]);
         assert!(!invalidated(&world, host).is_empty());
@@ -265,7 +266,7 @@ fn snownet_13_full_relay_is_not_chosen() {
     let mut world = World::new();
     world.add_relay(Some([9, 9, 9, 1].into()), None);
     world.add_relay(Some([9, 9, 9, 2].into()), None);
-    world.relays[0].full = true;
+    world.relays[0].refuse_allocations();
     world.add_host_at(Role::Client, Place::Symmetric);
     world.add_host_at(Role::Gateway, Place::Symmetric);
     world.announce_relays();

@@ -68,8 +68,8 @@ fn take(world: &mut World, step: &Step, roamed: &mut u8) {
         Step::AddRelay { host, relay } => world.update_relays(host, &[], &[relay]),
         Step::SetRelayAlive { relay, alive } => world.relays[relay].alive = alive,
         Step::RestartRelay { relay } => {
-            let password = format!("{}+", world.relays[relay].password);
-            world.relays[relay].restart(&password);
+            let now = world.now;
+            world.relays[relay].restart(now);
         }
         Step::Blackout(on) => world.drop = Box::new(move |_| on),
         Step::Lose(on) => world.lose(if on { 0.3 } else { 0.0 }),

@@ -167,7 +167,7 @@ impl World {
         config.v6 = v6;
         let host = self.net.add_host(config);
         let id = self.relays.len() as u32 + 100;
-        self.relays.push(Relay::new(id, host, v4, v6));
+        self.relays.push(Relay::new(id, host, v4, v6, self.now));
         self.relays.len() - 1
     }
 
@@ -536,10 +536,8 @@ impl World {
         while let Some(delivery) = self.net.poll_delivery(self.now) {
             let (to, from) = (delivery.tuple.destination, delivery.tuple.source);
             if let Some(i) = self.relays.iter().position(|r| r.host == delivery.host) {
-                let relay = &mut self.relays[i];
-                if let Some((src, dst, payload)) =
-                    relay.handle(to, from, &delivery.payload, self.now)
-                {
+                let outputs = self.relays[i].handle(to, from, &delivery.payload, self.now);
+                for (src, dst, payload) in outputs {
                     let tuple = Tuple::new(Transport::Udp, src, dst);
                     let size = payload.len() + 28;
                     self.net.send(delivery.host, tuple, size, payload, self.now);
