@@ -31,7 +31,7 @@ pub(crate) struct Connection {
 
 #[derive(Debug)]
 pub(crate) enum Peer {
-    Client(ClientPeer),
+    Client(Box<ClientPeer>),
     Gateway(GatewayPeer),
     Relay(RelayPeer),
 }

@@ -20,6 +20,10 @@ const MAX_ADDRESSEES: usize = 100;
 
 impl Portal {
     pub(crate) fn join_gateway(&mut self, id: ConnectionId, time: Time) {
+        let gateway = self.connections.get(&id).and_then(Connection::gateway);
+        if let Some(gateway) = gateway {
+            self.purge_expired_authorizations(gateway.id, time);
+        }
         let Some(connection) = self.connections.get(&id) else {
             return;
         };
@@ -29,8 +33,7 @@ impl Portal {
         let mut view = RelayView::default();
         let relays = self.choose_relays(connection, &mut view);
         let authorizations = self.authorizations.of_gateway(gateway.id);
-        let in_force = authorizations.filter(|entry| !entry.is_expired(time.unix));
-        let in_force = in_force.map(|entry| Authorization {
+        let in_force = authorizations.map(|entry| Authorization {
             client_id: entry.client,
             resource_id: entry.resource,
             expires_at: entry.expires_at,

@@ -284,14 +284,14 @@ impl Portal {
         attributes.version = Version::from_user_agent(user_agent).map(|v| v.to_string());
         attributes.device_os_name = system.map(|(name, _)| name.to_owned());
         attributes.device_os_version = system.map(|(_, version)| version.to_owned());
-        Ok(Peer::Client(ClientPeer {
+        Ok(Peer::Client(Box::new(ClientPeer {
             id,
             person,
             external_id,
             device: Endpoint::from(&device),
             attributes,
             channel: Channel::Left,
-        }))
+        })))
     }
 
     fn admit_gateway(

@@ -88,7 +88,22 @@ impl Portal {
         interrupted
     }
 
-    /// Requests to a gateway that no longer serves the resource's sites.
+    /// Clears away what ended by itself.
+    pub(crate) fn purge_expired_authorizations(&mut self, gateway: GatewayId, time: Time) {
+        let expired = self
+            .authorizations
+            .extract(|entry| entry.gateway == gateway && entry.is_expired(time.unix));
+        for entry in expired {
+            let (gateway, client, resource) = entry.key();
+            self.store(StoreOp::RemoveAuthorization {
+                gateway,
+                client,
+                resource,
+            });
+        }
+    }
+
+    /// Requests for resources that are gone.
     fn forget_stale_requests(&mut self) {
         let known: BTreeSet<ResourceId> = self.config.resources.keys().copied().collect();
         self.flows

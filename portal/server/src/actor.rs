@@ -225,3 +225,92 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use connlib_messages::{Dialect, Key};
+    use portal_core::{
+        LoginParameters, Stored,
+        token::{Component, Holder, Token, TokenHash},
+    };
+
+    use super::*;
+    use crate::config_file::Database;
+
+    fn start_portal() -> mpsc::Sender<Input> {
+        let mut config = Config::default();
+        let token = Token {
+            name: "relay".to_owned(),
+            holder: Holder::Relay,
+            expires_at: None,
+        };
+        config.tokens.insert(TokenHash::of("relay"), token);
+        let portal = Portal::new(config, Stored::default(), [1; 32], time());
+        let store = Store::open(&Database::Memory).unwrap();
+        start(portal, store, Handle::current()).unwrap().0
+    }
+
+    async fn connect(inputs: &mpsc::Sender<Input>) -> Admission {
+        let key = Key([1; 32]).to_string();
+        let query = [("ipv4", "203.0.113.1"), ("public_key", &*key)];
+        let login = Box::new(Login {
+            component: Component::Relay,
+            dialect: Dialect::Unversioned,
+            token: Some("relay".to_owned()),
+            parameters: LoginParameters::from_query(query),
+            user_agent: None,
+            remote_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            location: Default::default(),
+        });
+        let (answer, answered) = oneshot::channel();
+        inputs.send(Input::Connect { login, answer }).await.unwrap();
+        answered.await.unwrap().unwrap()
+    }
+
+    fn heartbeat(reference: u64) -> Request {
+        Request {
+            topic: "phoenix".to_owned(),
+            event: "heartbeat".to_owned(),
+            payload: json!({}),
+            reference: Some(reference),
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_read_is_dropped_and_others_are_not_held_up() {
+        let inputs = start_portal();
+        let mut deaf = connect(&inputs).await;
+        let mut other = connect(&inputs).await;
+        for reference in 0..2 * OUTPUT_QUEUE as u64 {
+            let request = Input::Request(deaf.id, heartbeat(reference));
+            inputs.send(request).await.unwrap();
+        }
+        inputs
+            .send(Input::Request(other.id, heartbeat(0)))
+            .await
+            .unwrap();
+        assert!(matches!(
+            other.messages.recv().await,
+            Some(ToConnection::Frame(_))
+        ));
+        let mut read = 0;
+        while deaf.messages.recv().await.is_some() {
+            read += 1;
+        }
+        assert_eq!(read, OUTPUT_QUEUE);
+    }
+
+    #[tokio::test]
+    async fn shutdown_closes_everybody() {
+        let inputs = start_portal();
+        let mut admission = connect(&inputs).await;
+        inputs.send(Input::Shutdown).await.unwrap();
+        let message = admission.messages.recv().await;
+        assert!(matches!(
+            message,
+            Some(ToConnection::Close(CloseReason::Restart))
+        ));
+        assert!(admission.messages.recv().await.is_none());
+        inputs.closed().await;
+    }
+}

@@ -61,3 +61,33 @@ fn concerns(event: &Event, name: Option<&OsString>) -> bool {
                 path.file_name() == name.map(OsString::as_os_str) || path.ends_with("..data")
             }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    async fn notices(watch: &mut FileWatch) -> bool {
+        timeout(Duration::from_secs(5), watch.changed())
+            .await
+            .is_ok()
+    }
+
+    #[tokio::test]
+    async fn writing_and_replacing_are_noticed_and_neighbours_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("portal.toml");
+        fs::write(&file, "a").unwrap();
+        let mut watch = FileWatch::new(&file).unwrap();
+        fs::write(&file, "b").unwrap();
+        assert!(notices(&mut watch).await);
+        let replacement = directory.path().join("portal.toml.new");
+        fs::write(&replacement, "c").unwrap();
+        assert!(timeout(QUIET * 2, watch.changed()).await.is_err());
+        fs::rename(&replacement, &file).unwrap();
+        assert!(notices(&mut watch).await);
+        fs::read(&file).unwrap();
+        assert!(timeout(QUIET * 2, watch.changed()).await.is_err());
+    }
+}

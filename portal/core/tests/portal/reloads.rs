@@ -267,3 +267,21 @@ fn time_windows_give_and_take_at_their_edges() {
     assert_eq!(world.got(gateway), [], "the gateway has its own clock");
     assert!(world.records.authorizations.is_empty());
 }
+
+#[test]
+fn expired_authorizations_are_not_listed() {
+    let mut world = World::with({
+        let mut config = config();
+        let token = config.tokens.get_mut(&TokenHash::of("jo")).unwrap();
+        token.expires_at = Some(NOON + 60);
+        config
+    });
+    let (id, _) = world.join(&gateway());
+    let (client, _) = world.join(&client());
+    world.flow(client, id, LAB);
+    world.lose(id);
+    world.pass(Duration::from_secs(61));
+    let (_, got) = world.join(&gateway());
+    assert_eq!(init(&got)["authorizations"], json!([]));
+    assert!(world.records.authorizations.is_empty());
+}

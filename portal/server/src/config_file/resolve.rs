@@ -1,5 +1,9 @@
 //! Turns names into ids and checks everything that one part of the file says about another.
 
+mod policy;
+mod resource;
+mod token;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
@@ -7,18 +11,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use connlib_model::{DnsPattern, DomainName, IpNet, IpStack, ResourceId, SiteId};
+use connlib_model::{DomainName, IpNet, SiteId};
 use portal_core::{
-    Conditions,
-    config::{Account, Config, Person, PersonId, Policy, PolicyId, ResourceConfig, Target},
+    config::{Account, Config, Person, PersonId},
     derive::id_from_name,
-    token::{Component, Holder, Token, TokenHash},
 };
 
 use super::{
-    ConfigError, ConfigFile, Database, ServerSettings, TlsFiles, error, filter,
-    schema::{self, File, Kind, Text},
-    time,
+    ConfigError, ConfigFile, Database, ServerSettings, TlsFiles, error,
+    schema::{self, File, Text},
 };
 
 /// The group that always exists and has everybody in it.
@@ -151,6 +152,8 @@ impl<'a> Resolver<'a> {
                 .unwrap_or_else(|| id_from_name("site", site.name.get_ref()));
             (&site.name, SiteId::new(id))
         });
+        let entries: Vec<_> = entries.collect();
+        self.unique_ids("site", &entries)?;
         self.names("site", entries)
     }
 
@@ -165,7 +168,12 @@ impl<'a> Resolver<'a> {
                     .unwrap_or_else(|| id_from_name("person", person.name.get_ref())),
             )
         };
-        let names = self.names("person", people.iter().map(|p| (&p.name, id(p))))?;
+        let ids: Vec<_> = people
+            .iter()
+            .map(|person| (&person.name, id(person)))
+            .collect();
+        self.unique_ids("person", &ids)?;
+        let names = self.names("person", ids)?;
         let enabled = people.iter().filter(|person| person.enabled);
         let enabled = enabled.map(|person| {
             let name = person.name.get_ref().clone();
@@ -196,269 +204,6 @@ impl<'a> Resolver<'a> {
         let everybody = people.by_name.values().copied().collect();
         names.by_name.insert(EVERYONE.to_owned(), everybody);
         Ok(names)
-    }
-
-    fn resources(
-        &self,
-        resources: Vec<schema::Resource>,
-        sites: &Names<SiteId>,
-    ) -> Result<(BTreeMap<ResourceId, ResourceConfig>, Names<ResourceId>)> {
-        let mut by_id = BTreeMap::new();
-        let mut ids = Vec::new();
-        for resource in &resources {
-            let checked = self.resource(resource, sites)?;
-            ids.push((&resource.name, checked.id));
-            by_id.insert(checked.id, checked);
-        }
-        Ok((by_id, self.names("resource", ids)?))
-    }
-
-    fn resource(
-        &self,
-        resource: &schema::Resource,
-        sites: &Names<SiteId>,
-    ) -> Result<ResourceConfig> {
-        let name = resource.name.get_ref();
-        let named = resource.site.iter().chain(&resource.sites);
-        let sites: BTreeSet<_> = named
-            .map(|site| self.find(sites, site).copied())
-            .collect::<Result<_>>()?;
-        if sites.is_empty() {
-            let problem = format!("resource '{name}' has no site, so no gateway could serve it");
-            return Err(self.error(&resource.name, problem, r#"Add site = "…"."#));
-        }
-        let filters = resource.filters.iter().map(|text| {
-            filter::parse(text.get_ref()).ok_or_else(|| {
-                let problem = format!("'{}' is no filter", text.get_ref());
-                self.error(text, problem, filter::EXAMPLES)
-            })
-        });
-        let filters: Vec<_> = filters.collect::<Result<_>>()?;
-        if let (Kind::Internet, Some(text)) = (resource.kind, resource.filters.first()) {
-            let problem = "an internet resource cannot have filters";
-            return Err(self.error(text, problem, "Remove the filters."));
-        }
-        if let (false, Some(stack)) = (resource.kind == Kind::Dns, &resource.ip_stack) {
-            let problem = "ip_stack is only for resources of type \"dns\"";
-            return Err(self.error(stack, problem, "Remove ip_stack."));
-        }
-        let id = resource
-            .id
-            .unwrap_or_else(|| id_from_name("resource", name));
-        Ok(ResourceConfig {
-            id: ResourceId::new(id),
-            name: name.clone(),
-            description: resource.description.clone(),
-            target: self.target(resource)?,
-            sites,
-            filters,
-        })
-    }
-
-    fn target(&self, resource: &schema::Resource) -> Result<Target> {
-        let address = match (resource.kind, &resource.address) {
-            (Kind::Internet, None) => return Ok(Target::Internet),
-            (Kind::Internet, Some(address)) => {
-                let problem = "an internet resource cannot have an address";
-                return Err(self.error(address, problem, "Remove the address."));
-            }
-            (Kind::Cidr | Kind::Ip | Kind::Dns, Some(address)) => address,
-            (Kind::Cidr | Kind::Ip | Kind::Dns, None) => {
-                let problem = format!("resource '{}' has no address", resource.name.get_ref());
-                return Err(self.error(&resource.name, problem, r#"Add address = "…"."#));
-            }
-        };
-        let text = address.get_ref();
-        let wrong =
-            |what: &str, fix: &str| self.error(address, format!("'{text}' is no {what}"), fix);
-        match resource.kind {
-            Kind::Cidr => {
-                let net: IpNet = text
-                    .parse()
-                    .map_err(|_| wrong("network", r#"Write it like "10.40.0.0/16"."#))?;
-                if net.trunc() != net {
-                    let fix = format!(
-                        r#"Write "{}", or type = "ip" for one address."#,
-                        net.trunc()
-                    );
-                    return Err(wrong("network: it has bits behind its prefix", &fix));
-                }
-                self.outside_reserved(address, net)?;
-                Ok(Target::Cidr(net))
-            }
-            Kind::Ip => {
-                let fix = r#"Write it like "192.0.2.17", or use type = "cidr" for a network."#;
-                let ip: IpAddr = text.parse().map_err(|_| wrong("IP address", fix))?;
-                self.outside_reserved(address, ip.into())?;
-                Ok(Target::Cidr(ip.into()))
-            }
-            Kind::Dns => {
-                let pattern = DnsPattern::new(text).map_err(|error| {
-                    wrong(
-                        &format!("pattern for names ({error})"),
-                        r#"Write it like "*.corp.example"."#,
-                    )
-                })?;
-                let stack = resource.ip_stack.as_ref().map(|stack| *stack.get_ref());
-                Ok(Target::Dns {
-                    pattern: pattern.as_str().to_owned(),
-                    ip_stack: match stack {
-                        None | Some(schema::IpStack::Dual) => IpStack::Dual,
-                        Some(schema::IpStack::Ipv4Only) => IpStack::Ipv4Only,
-                        Some(schema::IpStack::Ipv6Only) => IpStack::Ipv6Only,
-                    },
-                })
-            }
-            Kind::Internet => Ok(Target::Internet),
-        }
-    }
-
-    fn policies(
-        &self,
-        policies: Vec<schema::Policy>,
-        groups: &Names<BTreeSet<PersonId>>,
-        resources: &Names<ResourceId>,
-        people: &BTreeMap<PersonId, Person>,
-    ) -> Result<BTreeMap<PolicyId, Policy>> {
-        let mut all = BTreeMap::new();
-        for policy in policies {
-            let members = self.find(groups, &policy.group)?;
-            let resource = *self.find(resources, &policy.resource)?;
-            let conditions = self.conditions(&policy.conditions)?;
-            let name = format!("{}\n{}", policy.group.get_ref(), policy.resource.get_ref());
-            let id = PolicyId(policy.id.unwrap_or_else(|| id_from_name("policy", &name)));
-            if all.contains_key(&id) {
-                let problem = format!(
-                    "there is another policy for group '{}' and resource '{}'",
-                    policy.group.get_ref(),
-                    policy.resource.get_ref()
-                );
-                let fix = "Remove one, or give one an id of its own (a UUID).";
-                return Err(self.error(&policy.group, problem, fix));
-            }
-            let members = members.iter().filter(|person| people.contains_key(person));
-            let checked = Policy {
-                people: members.copied().collect(),
-                resource,
-                conditions,
-            };
-            all.insert(id, policy.enabled.then_some(checked));
-        }
-        let enabled = all
-            .into_iter()
-            .filter_map(|(id, policy)| Some((id, policy?)));
-        Ok(enabled.collect())
-    }
-
-    fn conditions(&self, conditions: &schema::Conditions) -> Result<Conditions> {
-        let network = |text: &Text| {
-            let written = text.get_ref();
-            let net = written.parse::<IpNet>().ok();
-            let net = net.or_else(|| written.parse::<IpAddr>().ok().map(IpNet::from));
-            net.ok_or_else(|| {
-                let problem = format!("'{written}' is no network");
-                self.error(text, problem, r#"Write it like "198.51.100.0/24"."#)
-            })
-        };
-        let region = |text: &Text| {
-            let code = text.get_ref().to_ascii_uppercase();
-            let valid = code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());
-            valid.then_some(code).ok_or_else(|| {
-                let problem = format!("'{}' is no country code", text.get_ref());
-                self.error(text, problem, r#"Write two letters, such as "DE"."#)
-            })
-        };
-        let window = |text: &Text| {
-            time::parse_window(text.get_ref()).ok_or_else(|| {
-                let problem = format!("'{}' is no time window", text.get_ref());
-                self.error(text, problem, time::EXAMPLES)
-            })
-        };
-        Ok(Conditions {
-            remote_ip: conditions
-                .remote_ip
-                .iter()
-                .map(network)
-                .collect::<Result<_>>()?,
-            regions: conditions
-                .regions
-                .iter()
-                .map(region)
-                .collect::<Result<_>>()?,
-            times: conditions.times.iter().map(window).collect::<Result<_>>()?,
-            verified: conditions.verified,
-        })
-    }
-
-    fn tokens(
-        &self,
-        tokens: Vec<schema::Token>,
-        people: &Names<PersonId>,
-        sites: &Names<SiteId>,
-    ) -> Result<BTreeMap<TokenHash, Token>> {
-        let mut by_hash = BTreeMap::new();
-        for token in tokens {
-            let hash: TokenHash = token.hash.get_ref().parse().map_err(|error: String| {
-                let fix = "Make tokens with `firezone-portal token create`.";
-                self.error(&token.hash, error, fix)
-            })?;
-            let holder = self.holder(&token, people, sites)?;
-            let expires_at = token.expires.as_ref().map(|expires| {
-                time::unix_seconds(expires.get_ref()).ok_or_else(|| {
-                    let problem = format!("'{}' is no date", expires.get_ref());
-                    self.error(
-                        expires,
-                        problem,
-                        "Write it like 2027-01-31 or 2027-01-31T12:00:00Z.",
-                    )
-                })
-            });
-            let checked = Token {
-                name: token.name,
-                holder,
-                expires_at: expires_at.transpose()?,
-            };
-            if by_hash.insert(hash, checked).is_some() {
-                let problem = "there is another token with this hash";
-                return Err(self.error(&token.hash, problem, "Remove one of them."));
-            }
-        }
-        Ok(by_hash)
-    }
-
-    fn holder(
-        &self,
-        token: &schema::Token,
-        people: &Names<PersonId>,
-        sites: &Names<SiteId>,
-    ) -> Result<Holder> {
-        let component: Component = token.kind.get_ref().parse().map_err(|error: String| {
-            let fix = r#"Write type = "client", "gateway" or "relay"."#;
-            self.error(&token.kind, error, fix)
-        })?;
-        let needs = |member: &str| {
-            let problem = format!("a {component} token needs a {member}");
-            self.error(&token.kind, problem, format!(r#"Add {member} = "…"."#))
-        };
-        match (component, &token.person, &token.site) {
-            (Component::Client, Some(person), None) => {
-                self.find(people, person).copied().map(Holder::Client)
-            }
-            (Component::Gateway, None, Some(site)) => {
-                self.find(sites, site).copied().map(Holder::Gateway)
-            }
-            (Component::Relay, None, None) => Ok(Holder::Relay),
-            (Component::Client, None, _) => Err(needs("person")),
-            (Component::Gateway, _, None) => Err(needs("site")),
-            (_, Some(extra), _) => {
-                let problem = format!("a {component} token has no person");
-                Err(self.error(extra, problem, "Remove person."))
-            }
-            (_, None, Some(extra)) => {
-                let problem = format!("a {component} token has no site");
-                Err(self.error(extra, problem, "Remove site."))
-            }
-        }
     }
 
     fn dns_server(&self, text: &Text) -> Result<SocketAddr> {
@@ -523,6 +268,25 @@ impl<'a> Resolver<'a> {
             }
         }
         Ok(Names { kind, by_name })
+    }
+
+    fn unique_ids<T: Ord>(&self, kind: &str, entries: &[(&Text, T)]) -> Result<()> {
+        let mut seen = BTreeSet::new();
+        for (name, id) in entries {
+            let text = name.get_ref();
+            // Equal names are another mistake, told by `names`.
+            if !seen.insert(id)
+                && entries
+                    .iter()
+                    .filter(|(other, _)| other.get_ref() == text)
+                    .count()
+                    == 1
+            {
+                let problem = format!("the {kind} '{text}' has the id of another {kind}");
+                return Err(self.error(name, problem, "Give it an id of its own, or none."));
+            }
+        }
+        Ok(())
     }
 
     fn find<'n, T>(&self, names: &'n Names<T>, name: &Text) -> Result<&'n T> {
