@@ -4,7 +4,10 @@
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "an instant has to come from somewhere")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "an instant has to come from somewhere"
+)]
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -266,7 +266,10 @@ fn authentic_garbage_is_counted_and_nothing_else() {
     }
     let stats = world.gateway.stats();
     // The engine itself drops what is no IP packet at all.
-    assert!(stats.malformed > 0 && stats.rejected_datagrams > 0, "{stats:?}");
+    assert!(
+        stats.malformed > 0 && stats.rejected_datagrams > 0,
+        "{stats:?}"
+    );
     assert!(stats.spoofed > 0 && stats.prohibited > 0, "{stats:?}");
 
     world.up(0, &honest);
