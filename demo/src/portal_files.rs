@@ -30,8 +30,17 @@ impl PortalFiles {
     ///
     /// If a file cannot be written or the portal's command refuses.
     pub fn create(directory: &Path, scenario: Scenario) -> Result<Self> {
+        Self::with_configuration(directory, &configuration(directory, scenario))
+    }
+
+    /// As [`Self::create`], with a configuration of the caller. It has a site `Office` and a person `Ada`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::create`].
+    pub fn with_configuration(directory: &Path, configuration: &str) -> Result<Self> {
         let config = directory.join("portal.toml");
-        fs::write(&config, configuration(directory, scenario))?;
+        fs::write(&config, configuration)?;
         Ok(Self {
             relay_token: create_token(&config, &["--type", "relay", "--name", "Relay"])?,
             gateway_token: create_token(

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -301,7 +302,12 @@ impl ClientPath {
 
 /// Reads the client's last word on its path from its JSON log.
 pub fn client_path(system: &System) -> Option<ClientPath> {
-    let directory = std::fs::read_dir(system.directory().join("client-logs")).ok()?;
+    client_path_in(&system.directory().join("client-logs"))
+}
+
+/// As [`client_path`], from the log directory of a client.
+pub fn client_path_in(logs: &Path) -> Option<ClientPath> {
+    let directory = std::fs::read_dir(logs).ok()?;
     let mut files = directory
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|e| e == "log"))

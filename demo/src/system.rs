@@ -305,7 +305,11 @@ impl Drop for System {
 }
 
 /// Status code of a GET.
-fn http_status(address: &str, path: &str) -> Result<u16> {
+///
+/// # Errors
+///
+/// If nobody answers at `address`, or not in HTTP.
+pub fn http_status(address: &str, path: &str) -> Result<u16> {
     let address: SocketAddr = address.parse()?;
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -5,6 +5,7 @@ use std::{ffi::OsStr, net::IpAddr, process::Command};
 use crate::{
     interface,
     namespace::{Namespace, die_with_parent},
+    topology::Address,
 };
 
 /// A host: a network namespace and a mount namespace in which processes can be started.
@@ -43,6 +44,16 @@ impl Host {
     /// If the kernel refuses.
     pub fn add_addresses(&self, addresses: &[IpAddr]) -> anyhow::Result<()> {
         self.namespace.run(|| interface::add_to_loopback(addresses))
+    }
+
+    /// Gives a device that a process on the host has made an address and an MTU in bytes, and brings it up.
+    ///
+    /// # Errors
+    ///
+    /// If the device does not exist or the kernel refuses.
+    pub fn bring_up(&self, device: &str, address: Address, mtu: u32) -> anyhow::Result<()> {
+        self.namespace
+            .run(|| interface::bring_up(device, address, mtu))
     }
 
     /// A shell command with which a person enters the host from outside, while this process runs.

@@ -1,16 +1,16 @@
-//! Making and configuring the TUN devices of a host. Runs on a thread inside the host's namespace.
+//! Making and configuring the devices of a host. Runs on a thread inside the host's namespace.
 
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
 };
 
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt as _;
-use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
-use crate::topology::{HostSpec, InterfaceSpec};
+use crate::topology::{Address, HostSpec, InterfaceSpec};
 
 /// MTU of the networks between hosts.
 const MTU: u32 = 1500;
@@ -30,30 +30,69 @@ pub(crate) fn create_all(host: &HostSpec) -> Result<Vec<OwnedFd>> {
         })
         .collect::<Result<Vec<_>>>()?;
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(configure(host))?;
-    set_sysctls(host);
+    configure_all(host)?;
     Ok(devices)
+}
+
+/// Brings up all interfaces of a host, whose devices exist.
+pub(crate) fn configure_all(host: &HostSpec) -> Result<()> {
+    with_netlink(async |handle| configure(&handle, host).await)?;
+    set_sysctls(host);
+    Ok(())
+}
+
+/// Makes a veth pair: one end here, the other one under the name `far` in the namespace behind `far_namespace`.
+pub(crate) fn add_cable(near: &str, far: &str, far_namespace: RawFd) -> Result<()> {
+    // Both ends are made here, where `far` may be taken.
+    const TRANSIT: &str = "cable-end";
+    with_netlink(async |handle| {
+        let pair = LinkVeth::new(near, TRANSIT).build();
+        handle.link().add(pair).execute().await?;
+        let end = LinkUnspec::new_with_index(index_of(&handle, TRANSIT).await?)
+            .name(far)
+            .setns_by_fd(far_namespace)
+            .build();
+        Ok(handle.link().set(end).execute().await?)
+    })
+}
+
+/// Gives a device of the calling thread's namespace an address and an MTU, and brings it up.
+pub(crate) fn bring_up(device: &str, address: Address, mtu: u32) -> Result<()> {
+    with_netlink(async |handle| {
+        let index = index_of(&handle, device).await?;
+        let up = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
+        handle.link().set(up).execute().await?;
+        let request = handle
+            .address()
+            .add(index, address.address, address.length);
+        Ok(request.execute().await?)
+    })
 }
 
 /// Adds addresses to the loopback device of the calling thread's namespace.
 pub(crate) fn add_to_loopback(addresses: &[IpAddr]) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let (connection, handle, _) = rtnetlink::new_connection()?;
-        let connection = tokio::spawn(connection);
+    with_netlink(async |handle| {
         let loopback = index_of(&handle, "lo").await?;
         for address in addresses {
             let length = if address.is_ipv4() { 32 } else { 128 };
             let request = handle.address().add(loopback, *address, length);
             request.execute().await?;
         }
-        connection.abort();
         Ok(())
+    })
+}
+
+/// Runs requests to the kernel of the calling thread's namespace.
+fn with_netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        let connection = tokio::spawn(connection);
+        let result = work(handle).await;
+        connection.abort();
+        result
     })
 }
 
@@ -80,19 +119,15 @@ fn open_tun(name: &str) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-async fn configure(host: &HostSpec) -> Result<()> {
-    let (connection, handle, _) = rtnetlink::new_connection()?;
-    let connection = tokio::spawn(connection);
-
-    let loopback = index_of(&handle, "lo").await?;
+async fn configure(handle: &Handle, host: &HostSpec) -> Result<()> {
+    let loopback = index_of(handle, "lo").await?;
     let up = LinkUnspec::new_with_index(loopback).up().build();
     handle.link().set(up).execute().await?;
     for interface in &host.interfaces {
-        configure_interface(&handle, interface)
+        configure_interface(handle, interface)
             .await
             .with_context(|| format!("cannot configure {} of {}", interface.device, host.name))?;
     }
-    connection.abort();
     Ok(())
 }
 

@@ -13,6 +13,8 @@
 //!  processes inside namespaces
 //! ```
 //!
+//! For throughput there is [`connect_by_cables`]: the same hosts joined by veth pairs, without worker and rules.
+//!
 //! Namespaces are held by file descriptors and processes only, and every process dies with the thread that started
 //! it: however the orchestrator ends, nothing stays behind.
 //!
@@ -20,6 +22,7 @@
 //! same executable, started again.
 #![deny(missing_docs)]
 
+mod cables;
 mod control;
 mod host;
 mod interface;
@@ -29,6 +32,7 @@ mod testbed;
 mod topology;
 mod worker;
 
+pub use cables::connect_by_cables;
 pub use host::Host;
 pub use namespace::{Isolation, IsolationError, isolate};
 pub use testbed::Testbed;
