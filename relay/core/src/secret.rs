@@ -13,7 +13,8 @@ impl StampSecret {
     const DIGITS: usize = 64;
 
     /// Draws a fresh one.
-    pub(crate) fn draw(rng: &mut impl RngCore) -> Self {
+    #[must_use]
+    pub fn random(rng: &mut impl RngCore) -> Self {
         let mut bytes = [0; Self::DIGITS / 2];
         rng.fill_bytes(&mut bytes);
         Self(bytes.iter().fold(String::new(), |mut text, byte| {
@@ -63,7 +64,7 @@ mod tests {
 
     #[test]
     fn drawn_secrets_parse_and_hide() {
-        let secret = StampSecret::draw(&mut ChaCha20Rng::from_seed([1; 32]));
+        let secret = StampSecret::random(&mut ChaCha20Rng::from_seed([1; 32]));
         assert_eq!(
             format!(" {}\n", secret.expose()).parse(),
             Ok(secret.clone())

@@ -1,1 +1,47 @@
-//! Skeleton.
+//! The relay: a STUN and TURN server for clients and gateways that cannot reach each other directly.
+//!
+//! Two threads. The *worker* owns the state machine of `relay-core` and all UDP sockets, and runs a batch of datagrams to
+//! completion at a time. The *control* thread talks to the portal, answers health checks and waits for signals; busy
+//! traffic must not starve heartbeats, and a slow portal must not delay traffic.
+#![deny(missing_docs)]
+
+mod cli;
+mod health;
+mod mint;
+mod platform;
+mod portal;
+mod secret_file;
+mod service;
+mod shared;
+mod token;
+mod worker;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+
+/// Runs the program with the given command line, its first element being the program's name.
+///
+/// Must be called before any thread exists: it takes the token out of the environment.
+pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
+    let environment = token::take_from_environment();
+    let cli = match cli::Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing can be done about a closed stdout.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let result = match &cli.command {
+        Some(cli::Subcommand::MintCredentials(arguments)) => mint::run(arguments),
+        None => service::run(cli, environment),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -159,7 +159,7 @@ impl Server {
             return Err(ConfigError::Realm);
         }
         let mut rng = ChaCha20Rng::from_seed(seed);
-        let drawn = StampSecret::draw(&mut rng);
+        let drawn = StampSecret::random(&mut rng);
         let mut nonce_key = [0; 32];
         rng.fill_bytes(&mut nonce_key);
         let hash = SecretHash::draw(&mut rng);

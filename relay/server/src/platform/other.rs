@@ -1,0 +1,36 @@
+//! Systems without the extras.
+
+use std::{fs::OpenOptions, io};
+
+use super::Signal;
+
+/// Signals that end the program.
+pub(crate) struct Signals;
+
+impl Signals {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// The next signal.
+    pub(crate) async fn next(&mut self) -> Signal {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => Signal::Interrupt,
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+pub(crate) fn host_name() -> Option<String> {
+    std::env::var("COMPUTERNAME").ok()
+}
+
+pub(crate) fn owner_only(_: &mut OpenOptions) {}
+
+pub(crate) fn raise_descriptor_limit() -> Option<usize> {
+    None
+}
+
+pub(crate) fn reset_path_mtu<T>(_: &T, _: bool) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! One UDP socket: receives trains, sends batches, and keeps what the kernel does not take now.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+};
+
+use mio::{Interest, Registry, Token};
+use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::platform;
+
+/// Datagrams that wait for one socket; what comes on top is dropped. A quarter of a second at 1000 packets per second.
+const MAX_QUEUED_DATAGRAMS: usize = 256;
+/// Bytes that wait for one socket, whatever the datagrams' sizes.
+const MAX_QUEUED_BYTES: usize = 512 * 1024;
+/// A network that carries IP packets of 1280 bytes takes segments up to this size. Refusals of larger ones say something
+/// about their size, not about the offload.
+const SAFE_SEGMENT: usize = 1200;
+
+/// What became of datagrams on their way out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct SendCounters {
+    /// Datagrams handed to the kernel.
+    pub(crate) datagrams: u64,
+    /// System calls for them.
+    pub(crate) calls: u64,
+    /// Dropped because the socket's queue was full.
+    pub(crate) queue_full: u64,
+    /// Refused by the kernel, e.g. too large or no route.
+    pub(crate) refused: u64,
+}
+
+/// Datagrams to one destination: each `segment_size` bytes, the last perhaps shorter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch<'a> {
+    pub(crate) to: SocketAddr,
+    pub(crate) ecn: Option<EcnCodepoint>,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) segment_size: usize,
+}
+
+/// How a socket is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) bind: SocketAddr,
+    /// Address that replies come from, if the kernel shall not choose.
+    pub(crate) source: Option<IpAddr>,
+    /// Kernel buffer wanted in each direction, in bytes.
+    pub(crate) buffer_bytes: usize,
+    pub(crate) offload: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct UdpSocket {
+    io: mio::net::UdpSocket,
+    state: UdpSocketState,
+    plan: Plan,
+    /// Largest segment that the offload may be tried with; lowered by refusals.
+    max_segment: usize,
+    queue: VecDeque<Queued>,
+    queued_datagrams: usize,
+    queued_bytes: usize,
+}
+
+/// What is left of a batch.
+#[derive(Debug)]
+struct Queued {
+    to: SocketAddr,
+    ecn: Option<EcnCodepoint>,
+    bytes: Vec<u8>,
+    segment_size: usize,
+}
+
+/// How far an attempt to send got.
+enum Progress {
+    Done,
+    /// The kernel takes no more; this much is sent or lost for good.
+    Blocked(usize),
+}
+
+impl UdpSocket {
+    /// Binds a non-blocking socket and registers it, edge-triggered, for both directions. An IPv6 socket takes IPv6
+    /// only, so that both families share a port number.
+    pub(crate) fn bind(plan: Plan, registry: &Registry, token: Token) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(plan.bind), Type::DGRAM, Some(Protocol::UDP))?;
+        if plan.bind.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Limits of the system apply; what was granted is logged once for the listen sockets.
+        socket.set_recv_buffer_size(plan.buffer_bytes)?;
+        socket.set_send_buffer_size(plan.buffer_bytes)?;
+        socket.bind(&plan.bind.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let mut io = mio::net::UdpSocket::from_std(socket.into());
+        platform::reset_path_mtu(&io, plan.bind.is_ipv6())?;
+        registry.register(&mut io, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self {
+            io,
+            state,
+            max_segment: if plan.offload { usize::MAX } else { 0 },
+            plan,
+            queue: VecDeque::new(),
+            queued_datagrams: 0,
+            queued_bytes: 0,
+        })
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
+        if let Err(error) = registry.deregister(&mut self.io) {
+            tracing::debug!(%error, "Cannot deregister a socket");
+        }
+    }
+
+    /// What the kernel granted: receive and send buffer in bytes.
+    pub(crate) fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
+        let socket = UdpSockRef::from(&self.io);
+        let receive = self.state.recv_buffer_size(UdpSockRef::from(&self.io))?;
+        Ok((receive, self.state.send_buffer_size(socket)?))
+    }
+
+    /// Fills buffers with what is there.
+    pub(crate) fn receive(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> io::Result<usize> {
+        self.state.recv(UdpSockRef::from(&self.io), buffers, meta)
+    }
+
+    /// Sends a batch behind whatever waits already.
+    pub(crate) fn send(&mut self, batch: Batch<'_>, counters: &mut SendCounters) {
+        if !self.queue.is_empty() {
+            self.enqueue(batch, counters);
+            return;
+        }
+        if let Progress::Blocked(done) = self.transmit(batch, counters) {
+            let bytes = &batch.bytes[done..];
+            self.enqueue(Batch { bytes, ..batch }, counters);
+        }
+    }
+
+    /// The socket takes datagrams again.
+    pub(crate) fn flush(&mut self, counters: &mut SendCounters) {
+        while let Some(mut first) = self.queue.pop_front() {
+            let datagrams = first.batch().datagrams();
+            match self.transmit(first.batch(), counters) {
+                Progress::Done => {
+                    self.queued_datagrams -= datagrams;
+                    self.queued_bytes -= first.bytes.len();
+                }
+                Progress::Blocked(done) => {
+                    first.bytes.drain(..done);
+                    self.queued_bytes -= done;
+                    self.queued_datagrams -= datagrams - first.batch().datagrams();
+                    self.queue.push_front(first);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn enqueue(&mut self, batch: Batch<'_>, counters: &mut SendCounters) {
+        let datagrams = batch.datagrams();
+        if self.queued_datagrams + datagrams > MAX_QUEUED_DATAGRAMS
+            || self.queued_bytes + batch.bytes.len() > MAX_QUEUED_BYTES
+        {
+            counters.queue_full += datagrams as u64;
+            return;
+        }
+        self.queued_datagrams += datagrams;
+        self.queued_bytes += batch.bytes.len();
+        self.queue.push_back(Queued {
+            to: batch.to,
+            ecn: batch.ecn,
+            bytes: batch.bytes.to_vec(),
+            segment_size: batch.segment_size,
+        });
+    }
+
+    /// Sends from the beginning until all is gone or the kernel takes no more.
+    fn transmit(&mut self, batch: Batch<'_>, counters: &mut SendCounters) -> Progress {
+        let mut done = 0;
+        loop {
+            let rest = &batch.bytes[done..];
+            let part = &rest[..rest.len().min(self.part_len(batch.segment_size))];
+            let datagrams = part.len().div_ceil(batch.segment_size.max(1)).max(1) as u64;
+            match self.transmit_part(&batch, part) {
+                Ok(()) => {
+                    counters.calls += 1;
+                    counters.datagrams += datagrams;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Progress::Blocked(done);
+                }
+                Err(error) if datagrams > 1 && is_offload_refusal(&error) => {
+                    self.lower_offload(batch.segment_size);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::trace!(%error, to = %batch.to, "Datagrams refused");
+                    counters.refused += datagrams;
+                    if is_offload_refusal(&error) {
+                        self.forgive();
+                    }
+                }
+            }
+            done += part.len();
+            if done >= batch.bytes.len() {
+                return Progress::Done;
+            }
+        }
+    }
+
+    fn transmit_part(&self, batch: &Batch<'_>, part: &[u8]) -> io::Result<()> {
+        let transmit = Transmit {
+            destination: batch.to,
+            ecn: batch.ecn,
+            contents: part,
+            segment_size: (batch.segment_size < part.len()).then_some(batch.segment_size),
+            src_ip: self.plan.source,
+        };
+        self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+    }
+
+    /// Bytes that one call may take.
+    fn part_len(&self, segment_size: usize) -> usize {
+        match segment_size <= self.max_segment {
+            true => segment_size.saturating_mul(self.state.max_gso_segments().max(1)),
+            false => segment_size,
+        }
+    }
+
+    /// The kernel refused segments of this size. Large ones may exceed the network's packets, which says nothing about
+    /// smaller ones of other clients; otherwise the network adapter cannot do it.
+    fn lower_offload(&mut self, segment_size: usize) {
+        self.max_segment = match segment_size > SAFE_SEGMENT {
+            true => segment_size - 1,
+            false => {
+                tracing::warn!("The system refuses UDP segmentation offload; sending datagrams one by one");
+                0
+            }
+        };
+        self.forgive();
+    }
+
+    /// Takes back what the library concluded from the refusal: it would switch off more than necessary.
+    fn forgive(&mut self) {
+        if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.io)) {
+            self.state = state;
+        }
+        if let Err(error) = platform::reset_path_mtu(&self.io, self.plan.bind.is_ipv6()) {
+            tracing::debug!(%error, "Cannot reset path-MTU discovery");
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// At least one: an empty datagram is one too.
+    fn datagrams(&self) -> usize {
+        self.bytes.len().div_ceil(self.segment_size.max(1)).max(1)
+    }
+}
+
+impl Queued {
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            to: self.to,
+            ecn: self.ecn,
+            bytes: &self.bytes,
+            segment_size: self.segment_size,
+        }
+    }
+}
+
+/// What Linux answers when a batch cannot be segmented on its way: EINVAL or EIO.
+fn is_offload_refusal(error: &io::Error) -> bool {
+    /// EIO, the same number wherever this matters.
+    const EIO: i32 = 5;
+    error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(EIO)
+}

@@ -1,0 +1,190 @@
+//! All sockets of a relay: the listen port and the allocations, each in up to two families.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket},
+};
+
+use anyhow::{Context as _, Result};
+use mio::{Registry, Token};
+use relay_core::{AllocationPort, Family, PublicAddresses};
+
+use super::socket::{Batch, Plan, SendCounters, UdpSocket};
+
+/// Kernel buffers of the listen port, which carries everybody's data.
+const LISTEN_BUFFER: usize = 8 * 1024 * 1024;
+/// Kernel buffers of an allocation.
+const ALLOCATION_BUFFER: usize = 1024 * 1024;
+
+/// Which socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum SocketId {
+    /// The listen port.
+    Listen(Family),
+    /// An allocation.
+    Allocation(AllocationPort, Family),
+}
+
+impl SocketId {
+    /// The token of this socket; listen sockets use port 0.
+    pub(crate) fn token(self) -> Token {
+        let (port, family) = match self {
+            Self::Listen(family) => (0, family),
+            Self::Allocation(port, family) => (usize::from(port.get()), family),
+        };
+        Token(port << 1 | usize::from(family == Family::V6))
+    }
+
+    /// The socket of a token.
+    pub(crate) fn from_token(token: Token) -> Option<Self> {
+        let family = match token.0 & 1 {
+            0 => Family::V4,
+            _ => Family::V6,
+        };
+        match u16::try_from(token.0 >> 1).ok()? {
+            0 => Some(Self::Listen(family)),
+            port => Some(Self::Allocation(AllocationPort::new(port), family)),
+        }
+    }
+}
+
+/// What the sockets are bound to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BindOptions {
+    pub(crate) public: PublicAddresses,
+    pub(crate) bind_v4: Ipv4Addr,
+    pub(crate) bind_v6: Ipv6Addr,
+    pub(crate) listen_port: u16,
+    pub(crate) offload: bool,
+}
+
+pub(crate) struct Sockets {
+    options: BindOptions,
+    /// Source addresses for sockets that are bound to no particular one.
+    sources: [Option<IpAddr>; 2],
+    registry: Registry,
+    table: HashMap<SocketId, UdpSocket>,
+    counters: SendCounters,
+}
+
+impl Sockets {
+    /// Binds the listen port.
+    pub(crate) fn new(options: BindOptions, registry: Registry) -> Result<Self> {
+        let source = |family| source(&options, family);
+        let mut sockets = Self {
+            sources: [source(Family::V4), source(Family::V6)],
+            options,
+            registry,
+            table: HashMap::new(),
+            counters: SendCounters::default(),
+        };
+        for family in [Family::V4, Family::V6] {
+            if sockets.options.public.get(family).is_some() {
+                sockets.listen(family)?;
+            }
+        }
+        Ok(sockets)
+    }
+
+    fn listen(&mut self, family: Family) -> Result<()> {
+        let port = self.options.listen_port;
+        let plan = self.plan(port, family, LISTEN_BUFFER);
+        let id = SocketId::Listen(family);
+        let socket = UdpSocket::bind(plan, &self.registry, id.token())
+            .with_context(|| format!("cannot listen on UDP {}", plan.bind))?;
+        let (receive, send) = socket.buffer_sizes()?;
+        tracing::info!(address = %plan.bind, receive, send, "Listening");
+        if receive.min(send) < LISTEN_BUFFER {
+            tracing::warn!(
+                wanted = LISTEN_BUFFER,
+                receive,
+                send,
+                "The system limits UDP buffers; raise net.core.rmem_max and net.core.wmem_max to avoid losses"
+            );
+        }
+        self.table.insert(id, socket);
+        Ok(())
+    }
+
+    /// Binds the socket of an allocation.
+    pub(crate) fn open(&mut self, port: AllocationPort, family: Family) -> io::Result<()> {
+        let id = SocketId::Allocation(port, family);
+        let plan = self.plan(port.get(), family, ALLOCATION_BUFFER);
+        let socket = UdpSocket::bind(plan, &self.registry, id.token())?;
+        self.table.insert(id, socket);
+        Ok(())
+    }
+
+    /// Closes the socket of an allocation.
+    pub(crate) fn close(&mut self, port: AllocationPort, family: Family) {
+        if let Some(mut socket) = self.table.remove(&SocketId::Allocation(port, family)) {
+            socket.deregister(&self.registry);
+        }
+    }
+
+    pub(crate) fn get(&self, id: SocketId) -> Option<&UdpSocket> {
+        self.table.get(&id)
+    }
+
+    /// Sends from a socket; without effect if it was closed meanwhile.
+    pub(crate) fn send(&mut self, id: SocketId, batch: Batch<'_>) {
+        if let Some(socket) = self.table.get_mut(&id) {
+            socket.send(batch, &mut self.counters);
+        }
+    }
+
+    /// The socket takes datagrams again.
+    pub(crate) fn flush(&mut self, id: SocketId) {
+        if let Some(socket) = self.table.get_mut(&id) {
+            socket.flush(&mut self.counters);
+        }
+    }
+
+    pub(crate) fn counters(&self) -> SendCounters {
+        self.counters
+    }
+
+    fn plan(&self, port: u16, family: Family, buffer_bytes: usize) -> Plan {
+        let (ip, source) = match family {
+            Family::V4 => (IpAddr::V4(self.options.bind_v4), self.sources[0]),
+            Family::V6 => (IpAddr::V6(self.options.bind_v6), self.sources[1]),
+        };
+        Plan {
+            bind: SocketAddr::new(ip, port),
+            source,
+            buffer_bytes,
+            offload: self.options.offload,
+        }
+    }
+}
+
+/// On hosts with several addresses the kernel's choice may not be the one that clients know. The public address is used
+/// when it is one of this host's, which it is not behind a 1:1 NAT.
+fn source(options: &BindOptions, family: Family) -> Option<IpAddr> {
+    let is_bound = match family {
+        Family::V4 => !options.bind_v4.is_unspecified(),
+        Family::V6 => !options.bind_v6.is_unspecified(),
+    };
+    let public = options.public.get(family).filter(|_| !is_bound)?;
+    StdUdpSocket::bind((public, 0)).ok().map(|_| public)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_sockets() {
+        for family in [Family::V4, Family::V6] {
+            for id in [
+                SocketId::Listen(family),
+                SocketId::Allocation(AllocationPort::new(1), family),
+                SocketId::Allocation(AllocationPort::new(65535), family),
+            ] {
+                assert_eq!(SocketId::from_token(id.token()), Some(id));
+            }
+        }
+        assert_eq!(SocketId::from_token(Token(1 << 17)), None);
+    }
+}
