@@ -252,6 +252,7 @@ where
             state::Nomination::Unchanged => {}
             state::Nomination::First { held } => {
                 tracing::info!(peer = %self.peer, path = %kind, "Path nominated");
+                self.agent.set_timing(Timing::active(self.role));
                 for datagram in held {
                     io.send_by(route, destination, &datagram, now);
                 }

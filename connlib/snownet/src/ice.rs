@@ -120,7 +120,7 @@ impl Agent {
             local_key: Key::from_bytes(local.password().as_bytes()),
             remote_key: Key::from_bytes(remote.password().as_bytes()),
         };
-        agent.set_timing(Timing::active(role));
+        agent.set_timing(Timing::connecting(role));
         agent
     }
 

@@ -15,6 +15,14 @@ pub(crate) struct Timing {
     pub(crate) retransmits: usize,
 }
 
+/// As patient as [`CLIENT_ACTIVE`], but quick to repeat: the first checks are lost whenever the other end's NAT or relay
+/// does not know us yet, and whoever waits for the first byte waits for their repetition.
+const CLIENT_CONNECTING: Timing = Timing {
+    initial_rto: Duration::from_millis(50),
+    max_rto: Duration::from_millis(1500),
+    retransmits: 14,
+};
+
 /// Notices a dead path in 16.5 s: shorter than the handshake attempt time (20 s) and the idle delay.
 const CLIENT_ACTIVE: Timing = Timing {
     initial_rto: Duration::from_millis(250),
@@ -36,6 +44,13 @@ const GATEWAY_ACTIVE: Timing = Timing {
     retransmits: 45,
 };
 
+/// At least as patient as [`GATEWAY_ACTIVE`].
+const GATEWAY_CONNECTING: Timing = Timing {
+    initial_rto: Duration::from_millis(50),
+    max_rto: Duration::from_secs(15),
+    retransmits: 48,
+};
+
 const GATEWAY_IDLE: Timing = Timing {
     initial_rto: Duration::from_secs(25),
     max_rto: Duration::from_secs(25),
@@ -43,7 +58,15 @@ const GATEWAY_IDLE: Timing = Timing {
 };
 
 impl Timing {
-    /// While packets flow or a path is being looked for.
+    /// While no path was found yet.
+    pub(crate) fn connecting(role: Role) -> Self {
+        match role {
+            Role::Client => CLIENT_CONNECTING,
+            Role::Gateway => GATEWAY_CONNECTING,
+        }
+    }
+
+    /// While packets flow.
     pub(crate) fn active(role: Role) -> Self {
         match role {
             Role::Client => CLIENT_ACTIVE,
@@ -76,6 +99,8 @@ mod tests {
     #[test]
     fn timeouts_are_the_specified_sums() {
         let cases = [
+            (Role::Client, Timing::connecting(Role::Client), 16_500),
+            (Role::Gateway, Timing::connecting(Role::Gateway), 625_500),
             (Role::Client, Timing::active(Role::Client), 16_500),
             (Role::Client, Timing::idle(Role::Client), 100_000),
             (Role::Gateway, Timing::active(Role::Gateway), 615_500),
@@ -87,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn new_agents_start_in_active_timing() {
+    fn new_agents_are_as_patient_as_active_ones() {
         let credentials = IceCredentials::new("abcd", "password").expect("valid");
         let agent = Agent::new(Role::Client, &credentials, &credentials, 0);
         assert_eq!(agent.inner.ice_timeout(), Duration::from_millis(16_500));

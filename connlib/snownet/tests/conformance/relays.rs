@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use connlib_snownet::{Event, PathKind, Role};
+use connlib_stun::Method;
 
 use crate::world::{PSK, Place, World, v6};
 use crate::{C, G};
@@ -71,6 +72,23 @@ fn snownet_22_silent_death_is_noticed_within_a_second_of_an_update() {
     world.update_relays(C, &[], &[]);
     world.run_for(Duration::from_millis(1_000));
     assert!(invalidated(&world, C).len() > before);
+}
+
+/// A relay that is named again although it is known is worth another try at once if it was given up for now.
+#[test]
+fn named_again_a_suspended_relay_is_tried_at_once() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.relays[0].alive = false;
+    world.update_relays(C, &[], &[]);
+    world.run_for(Duration::from_secs(12));
+    world.relays[0].alive = true;
+    let since = world.now;
+    world.update_relays(C, &[], &[0]);
+    world.run_for(Duration::from_secs(1));
+    let requests = world.relays[0].requests.iter();
+    let allocates = requests.filter(|(at, method)| *at > since && *method == Method::Allocate);
+    assert!(allocates.count() > 0);
+    assert!(world.upsert(C, G, PSK).is_ok());
 }
 
 #[test]
