@@ -10,6 +10,7 @@
     allow(clippy::unwrap_used, reason = "a test stops at the first surprise")
 )]
 
+mod admission;
 mod authorization;
 mod client_channel;
 pub mod config;
@@ -20,6 +21,7 @@ mod flow;
 mod gateway_channel;
 mod gateway_choice;
 mod ingest;
+mod introduction;
 mod location;
 mod login;
 mod output;

@@ -5,23 +5,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use connlib_messages::{Dialect, Message};
-use connlib_model::{ClientId, GatewayId, SiteId};
+use connlib_messages::Message;
+use connlib_model::{ClientId, GatewayId};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha20Rng;
 
 use crate::{
     authorization::{Authorization, Authorizations},
-    config::{Config, PersonId},
-    connection::{Channel, ClientPeer, Connection, Endpoint, GatewayPeer, Peer, RelayPeer},
-    device::{Arrival, Device, Devices, Full, Owner},
+    config::Config,
+    connection::{Connection, Peer},
+    device::{Device, Devices},
     flow::Flows,
     login::{ConnectError, Login},
     output::{CloseReason, Output, Refusal, Request, StoreOp},
     relay_channel::Settling,
     relays::Relays,
-    token::{Component, Holder, TokenHash},
-    version::{Version, operating_system},
+    token::Component,
 };
 
 /// A connected component, for as long as its socket lives. Never used twice.
@@ -225,144 +224,6 @@ impl Portal {
         }
     }
 
-    fn admit(&mut self, login: Login, time: Time) -> Result<ConnectionId, ConnectError> {
-        let token = login.token.as_deref().ok_or(ConnectError::MissingToken)?;
-        let hash = TokenHash::of(token);
-        let token = self.config.token(&hash).ok_or(ConnectError::InvalidToken)?;
-        let expired = token.expires_at.is_some_and(|end| end <= time.unix);
-        if expired || token.holder.component() != login.component {
-            return Err(ConnectError::InvalidToken);
-        }
-        let (holder, expires_at) = (token.holder, token.expires_at);
-        let peer = match holder {
-            Holder::Client(person) => self.admit_client(&login, person, time)?,
-            Holder::Gateway(site) => self.admit_gateway(&login, site, time)?,
-            Holder::Relay => Peer::Relay(RelayPeer {
-                listen: login.parameters.listen()?,
-                channel: Channel::Left,
-            }),
-        };
-        let id = ConnectionId(self.next_connection);
-        self.next_connection += 1;
-        match &peer {
-            Peer::Client(peer) => drop(self.clients.insert(peer.id, id)),
-            Peer::Gateway(peer) => drop(self.gateways.insert(peer.id, id)),
-            Peer::Relay(_) => {}
-        }
-        if let Some(end) = expires_at {
-            self.token_ends.insert((time.at_unix(end), id));
-        }
-        let user_agent = login.user_agent.as_deref().unwrap_or_default();
-        let connection = Connection {
-            dialect: login.dialect,
-            token: hash,
-            expires_at,
-            version: Version::from_user_agent(user_agent),
-            remote_ip: login.remote_ip,
-            location: login.location,
-            peer,
-        };
-        self.connections.insert(id, connection);
-        Ok(id)
-    }
-
-    fn admit_client(
-        &mut self,
-        login: &Login,
-        person: PersonId,
-        time: Time,
-    ) -> Result<Peer, ConnectError> {
-        let external_id = login.parameters.external_id()?;
-        let device = self.arrive(login, Owner::Person(person), &external_id, time)?;
-        let id = ClientId::new(device.id);
-        if let Some(older) = self.clients.get(&id).copied() {
-            self.replace(older, device.public_key, time);
-        }
-        let user_agent = login.user_agent.as_deref().unwrap_or_default();
-        let system = operating_system(user_agent);
-        let mut attributes = login.parameters.device.clone();
-        attributes.version = Version::from_user_agent(user_agent).map(|v| v.to_string());
-        attributes.device_os_name = system.map(|(name, _)| name.to_owned());
-        attributes.device_os_version = system.map(|(_, version)| version.to_owned());
-        Ok(Peer::Client(Box::new(ClientPeer {
-            id,
-            person,
-            external_id,
-            device: Endpoint::from(&device),
-            attributes,
-            channel: Channel::Left,
-        })))
-    }
-
-    fn admit_gateway(
-        &mut self,
-        login: &Login,
-        site: SiteId,
-        time: Time,
-    ) -> Result<Peer, ConnectError> {
-        let external_id = login.parameters.external_id()?;
-        let key = login.parameters.public_key()?;
-        let known = self.devices.find(Owner::Site(site), &external_id);
-        let older = known.and_then(|device| {
-            let id = self.gateways.get(&GatewayId::new(device.id))?;
-            Some((*id, device.public_key == key))
-        });
-        if let Some((older, same_process)) = older {
-            // Old components take a 409 as fatal, so there the newer one wins.
-            if !same_process && login.dialect == Dialect::V2 {
-                return Err(ConnectError::GatewayAlreadyConnected);
-            }
-            self.replace(older, key, time);
-        }
-        let device = self.arrive(login, Owner::Site(site), &external_id, time)?;
-        Ok(Peer::Gateway(GatewayPeer {
-            id: GatewayId::new(device.id),
-            site,
-            device: Endpoint::from(&device),
-            channel: Channel::Left,
-        }))
-    }
-
-    fn arrive(
-        &mut self,
-        login: &Login,
-        owner: Owner,
-        external_id: &str,
-        time: Time,
-    ) -> Result<Device, ConnectError> {
-        let fallback = format!("{} {:.8}", login.component, external_id);
-        let arrival = Arrival {
-            owner,
-            external_id: external_id.to_owned(),
-            name: login.parameters.name(&fallback),
-            public_key: login.parameters.public_key()?,
-            unix: time.unix,
-        };
-        let device = self.devices.upsert(arrival, &mut self.rng);
-        let device = device.map_err(|Full| ConnectError::LimitsExceeded)?.clone();
-        self.outputs
-            .push_back(Output::Store(StoreOp::PutDevice(device.clone())));
-        Ok(device)
-    }
-
-    /// The device of an older connection is here again: the newer connection counts.
-    fn replace(&mut self, older: ConnectionId, new_key: connlib_messages::Key, time: Time) {
-        let other_process = self.connections.get(&older).is_some_and(|connection| {
-            let device = match &connection.peer {
-                Peer::Client(peer) => Some(&peer.device),
-                Peer::Gateway(peer) => Some(&peer.device),
-                Peer::Relay(_) => None,
-            };
-            device.is_some_and(|device| device.key != new_key)
-        });
-        if other_process {
-            tracing::info!(
-                "a device connected again with a new key; its older connection is closed"
-            );
-        }
-        self.close(older, CloseReason::Replaced, time);
-    }
-
     fn handle_join(&mut self, id: ConnectionId, request: Request, time: Time) {
         let Some(connection) = self.connections.get(&id) else {
             return;
@@ -430,7 +291,7 @@ impl Portal {
         self.close(id, CloseReason::TokenEnded, time);
     }
 
-    fn close(&mut self, connection: ConnectionId, reason: CloseReason, time: Time) {
+    pub(crate) fn close(&mut self, connection: ConnectionId, reason: CloseReason, time: Time) {
         self.outputs.push_back(Output::Close { connection, reason });
         self.forget(connection, time);
     }
@@ -456,6 +317,17 @@ impl Portal {
             }
             Peer::Relay(_) => self.relay_left(id, time),
         }
+    }
+
+    pub(crate) fn next_id(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        id
+    }
+
+    /// Arms the timer of a connection.
+    pub(crate) fn plan_token_end(&mut self, id: ConnectionId, end: u64, time: Time) {
+        self.token_ends.insert((time.at_unix(end), id));
     }
 
     /// Arms the timers of connections anew, after tokens changed.
@@ -507,10 +379,6 @@ impl Portal {
         });
     }
 
-    pub(crate) fn output(&mut self, output: Output) {
-        self.outputs.push_back(output);
-    }
-
     pub(crate) fn store(&mut self, op: StoreOp) {
         self.outputs.push_back(Output::Store(op));
     }
@@ -530,16 +398,5 @@ impl Time {
         const LONGEST: u64 = 100 * 365 * 86_400;
         let ahead = unix.saturating_sub(self.unix).min(LONGEST);
         self.now + Duration::from_secs(ahead)
-    }
-}
-
-impl From<&Device> for Endpoint {
-    fn from(device: &Device) -> Self {
-        Self {
-            key: device.public_key,
-            psk_base: device.psk_base,
-            ipv4: device.ipv4,
-            ipv6: device.ipv6,
-        }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::{
     connection::{Channel, Connection, Peer, RelayView},
     derive::FAR_FUTURE,
-    output::{CloseReason, Output, Refusal},
+    output::{CloseReason, Refusal},
     portal::{ConnectionId, Portal, Time},
     relays::{Asker, OnlineRelay, RELAYS_PER_COMPONENT},
     token::Component,
@@ -76,16 +76,8 @@ impl Portal {
         let (_, older) = self.relays.join(online);
         self.presence_changed(time);
         if let Some(older) = older {
-            self.close_relay(older, time);
+            self.close(older, CloseReason::Replaced, time);
         }
-    }
-
-    fn close_relay(&mut self, older: ConnectionId, time: Time) {
-        self.output(Output::Close {
-            connection: older,
-            reason: CloseReason::Replaced,
-        });
-        self.disconnected(older, time);
     }
 
     pub(crate) fn relay_left(&mut self, id: ConnectionId, time: Time) {

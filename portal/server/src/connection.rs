@@ -154,7 +154,99 @@ fn close_frame(reason: CloseReason) -> End {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
+    use axum::{Router, extract::WebSocketUpgrade, routing::get};
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use phoenix_channel::frame::Outgoing;
+    use portal_core::{
+        Login, LoginParameters, Output, Portal, Stored,
+        config::Config,
+        token::{Holder, Token, TokenHash},
+    };
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite;
+
     use super::*;
+    use crate::actor::time;
+
+    const IDLE: Duration = Duration::from_millis(200);
+
+    /// A portal's connection number; there is no other way to get one.
+    fn connection_id() -> ConnectionId {
+        let mut config = Config::default();
+        let token = Token {
+            name: "relay".to_owned(),
+            holder: Holder::Relay,
+            expires_at: None,
+        };
+        config.tokens.insert(TokenHash::of("relay"), token);
+        let mut portal = Portal::new(config, Stored::default(), [1; 32], time());
+        let login = Login {
+            component: Component::Relay,
+            dialect: Dialect::Unversioned,
+            token: Some("relay".to_owned()),
+            parameters: LoginParameters::from_query([("ipv4", "203.0.113.1")]),
+            user_agent: None,
+            remote_ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            location: Default::default(),
+        };
+        let id = portal.connect(login, time()).unwrap();
+        assert!(!matches!(portal.poll_output(), Some(Output::Close { .. })));
+        id
+    }
+
+    /// Serves one connection; gives back where, what it reports, and what it is sent.
+    async fn serve() -> (
+        SocketAddr,
+        mpsc::Receiver<Input>,
+        mpsc::Sender<ToConnection>,
+    ) {
+        let (inputs, reports) = mpsc::channel(8);
+        let (sender, messages) = mpsc::channel(8);
+        let id = connection_id();
+        let parts = std::sync::Arc::new(std::sync::Mutex::new(Some((
+            Admission { id, messages },
+            Presence { id, inputs },
+        ))));
+        let route = get(move |upgrade: WebSocketUpgrade| async move {
+            let (admission, presence) = parts.lock().unwrap().take().unwrap();
+            upgrade.on_upgrade(move |socket| run(socket, admission, presence, IDLE))
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/", route)).await });
+        (address, reports, sender)
+    }
+
+    #[tokio::test]
+    async fn silence_ends_the_connection_and_frames_keep_it() {
+        let (address, mut reports, sender) = serve().await;
+        let url = format!("ws://{address}/");
+        let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
+        let heartbeat = tungstenite::Message::text(Frame::heartbeat(1).encode());
+        for _ in 0..4 {
+            tokio::time::sleep(IDLE / 2).await;
+            socket.send(heartbeat.clone()).await.unwrap();
+            assert!(matches!(reports.recv().await, Some(Input::Request(..))));
+        }
+        // What the portal says does not count.
+        let push = Frame::push("relay", Outgoing::new("init", serde_json::json!({})));
+        sender.send(ToConnection::Frame(push)).await.unwrap();
+        assert!(matches!(
+            socket.next().await,
+            Some(Ok(tungstenite::Message::Text(_)))
+        ));
+        let close = timeout(Duration::from_secs(2), socket.next())
+            .await
+            .unwrap();
+        assert!(matches!(
+            close,
+            Some(Ok(tungstenite::Message::Close(Some(_))))
+        ));
+        drop(socket);
+        assert!(matches!(reports.recv().await, Some(Input::Disconnected(_))));
+    }
 
     #[test]
     fn silence_allowed_is_longer_than_the_heartbeat_interval() {

@@ -8,3 +8,4 @@ mod http;
 mod operation;
 mod peer;
 mod portal;
+mod process;

@@ -67,7 +67,7 @@ impl Peer {
         query: &str,
         token: (Place, &str),
     ) -> Self {
-        let mut peer = Self::connect(portal.server.local_addr(), topic, path, query, Some(token))
+        let mut peer = Self::connect(portal.address, topic, path, query, Some(token))
             .await
             .unwrap();
         let payload = match topic {

@@ -1,6 +1,6 @@
 //! A portal with a configuration of its own.
 
-use std::{fs, path::PathBuf};
+use std::{fs, net::SocketAddr, path::PathBuf};
 
 use portal_core::token::Component;
 use portal_server::{config_file::ConfigFile, server::Server, token_command::NewToken};
@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 pub(crate) struct TestPortal {
     pub(crate) server: Server,
+    pub(crate) address: SocketAddr,
     pub(crate) client_token: String,
     pub(crate) gateway_token: String,
     pub(crate) relay_token: String,
@@ -60,8 +61,10 @@ impl TestPortal {
         let path = directory.path().join("portal.toml");
         fs::write(&path, text).unwrap();
         let config = ConfigFile::read(&path).unwrap();
+        let server = Server::start(&path, config).await.unwrap();
         Self {
-            server: Server::start(&path, config).await.unwrap(),
+            address: server.local_addr(),
+            server,
             client_token: client.token.expose().to_owned(),
             gateway_token: gateway.token.expose().to_owned(),
             relay_token: relay.token.expose().to_owned(),
@@ -85,6 +88,7 @@ impl TestPortal {
         self.server.shutdown().await;
         let config = ConfigFile::read(&path).unwrap();
         self.server = Server::start(&path, config).await.unwrap();
+        self.address = self.server.local_addr();
         self
     }
 }
