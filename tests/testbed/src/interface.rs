@@ -62,9 +62,7 @@ pub(crate) fn bring_up(device: &str, address: Address, mtu: u32) -> Result<()> {
         let index = index_of(&handle, device).await?;
         let up = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
         handle.link().set(up).execute().await?;
-        let request = handle
-            .address()
-            .add(index, address.address, address.length);
+        let request = handle.address().add(index, address.address, address.length);
         Ok(request.execute().await?)
     })
 }

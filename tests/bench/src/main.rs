@@ -1,0 +1,68 @@
+//! `bench`: macro benchmarks of the whole data plane, side by side with other WireGuard programs.
+//!
+//! One network of namespaces joined by veth pairs carries everything: our portal, relay, gateway and client as real
+//! processes, a peer's two tunnel ends, and iperf3. Contenders take turns within one run, because a shared machine
+//! drifts by tens of per cent within minutes: only figures of one interleaved run may be compared, by their ratio.
+//!
+//! | Module | Holds |
+//! |---|---|
+//! | [`network`] | hosts, cables, addresses |
+//! | [`system`] | our processes |
+//! | [`peer`], [`uapi`] | other WireGuard programs |
+//! | [`iperf`], [`counters`] | the two sources of figures |
+//! | [`statistics`] | medians, ratios |
+//! | [`throughput`], [`report`] | the first benchmark: its plan, its table |
+//!
+//! A further benchmark is a module with a `clap::Args` and a `run`, and a variant of [`Benchmark`].
+
+mod counters;
+mod iperf;
+mod network;
+mod peer;
+mod report;
+mod statistics;
+mod system;
+mod throughput;
+mod uapi;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use demo::{interrupt, role};
+
+/// Measures the data plane on this machine, in network namespaces joined by veth pairs.
+///
+/// Needs root or user namespaces, /dev/net/tun, the kernel module veth, and iperf3 in PATH.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Arguments {
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// Bits per second, retransmits and CPU time of TCP through client and gateway.
+    Throughput(throughput::Options),
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = role::run_if_asked() {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    if let Err(error) = testbed::isolate() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let result = interrupt::install().and_then(|()| match &arguments.benchmark {
+        Benchmark::Throughput(options) => throughput::run(options),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! The network under all contenders: client, gateway and "the internet" (portal and relay), each pair joined by a cable.
+//!
+//! ```text
+//!   client 203.0.113.2 ──────────── gateway 203.0.113.3 (lo: 10.20.0.10, the resource)
+//!         └──── internet 203.0.113.1 ────┘
+//! ```
+//!
+//! Every host has one public address, the same on all of its cables, with a host route per neighbour. So the path
+//! between client and gateway is one veth pair, for us as for peers, and nothing forwards.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use anyhow::Result;
+use testbed::{Host, HostSpec, InterfaceSpec, RouteSpec};
+
+/// Portal and relay.
+pub(crate) const INTERNET: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+/// The client's public address.
+pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+/// The gateway's public address.
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
+/// The resource that policies allow, as the portal's configuration names it.
+pub(crate) const RESOURCE: &str = "10.20.0.0/24";
+/// The iperf3 server inside the resource. It is an address of the gateway's own, so that no further hop costs time
+/// that peers do not spend.
+pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+
+/// The hosts. They vanish with this value and the processes inside.
+#[derive(Debug)]
+pub(crate) struct Network {
+    /// Where the client runs, and iperf3's client.
+    pub(crate) client: Host,
+    /// Where the gateway runs, and iperf3's server.
+    pub(crate) gateway: Host,
+    /// Where portal and relay run.
+    pub(crate) internet: Host,
+}
+
+impl Network {
+    /// Makes namespaces and cables.
+    pub(crate) fn build() -> Result<Self> {
+        let hosts = testbed::connect_by_cables(&[
+            host(
+                "client",
+                CLIENT,
+                [("gateway", GATEWAY), ("internet", INTERNET)],
+            ),
+            host(
+                "gateway",
+                GATEWAY,
+                [("client", CLIENT), ("internet", INTERNET)],
+            ),
+            host(
+                "internet",
+                INTERNET,
+                [("client", CLIENT), ("gateway", GATEWAY)],
+            ),
+        ])?;
+        let [client, gateway, internet] =
+            <[Host; 3]>::try_from(hosts).expect("one host per specification");
+        gateway.add_addresses(&[IpAddr::from(SERVER)])?;
+        Ok(Self {
+            client,
+            gateway,
+            internet,
+        })
+    }
+}
+
+fn host(name: &str, address: Ipv4Addr, neighbours: [(&str, Ipv4Addr); 2]) -> HostSpec {
+    let interfaces = neighbours.map(|(neighbour, neighbour_address)| InterfaceSpec {
+        device: format!("to-{neighbour}"),
+        network: cable(name, neighbour),
+        v4: Some(address),
+        routes: vec![RouteSpec::to(neighbour_address, 32)],
+        ..InterfaceSpec::default()
+    });
+    // A resolver that does not exist: nothing here may look up names outside.
+    let resolver = (
+        "resolv.conf".to_owned(),
+        "nameserver 203.0.113.53\n".to_owned(),
+    );
+    HostSpec {
+        name: name.to_owned(),
+        interfaces: interfaces.into(),
+        etc: BTreeMap::from([resolver]),
+        forwarding: false,
+    }
+}
+
+/// The name of the cable between two hosts, the same from both ends.
+fn cable(a: &str, b: &str) -> String {
+    format!("{}-{}", a.min(b), a.max(b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_name_the_same_cable() {
+        assert_eq!(cable("client", "gateway"), "client-gateway");
+        assert_eq!(cable("gateway", "client"), "client-gateway");
+    }
+}
