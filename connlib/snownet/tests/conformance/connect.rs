@@ -80,17 +80,25 @@ fn snownet_25_loss_and_late_candidates_are_survived() {
 
 #[test]
 fn candidates_are_signalled_best_first() {
-    let mut world = World::pair(2, Place::Cone, Place::Open);
-    world.upsert(C, G, crate::world::PSK).unwrap();
-    let kinds: Vec<_> = world.hosts[C]
-        .events
-        .iter()
-        .filter_map(|(_, event)| match event {
-            Event::NewIceCandidate { sdp, .. } => sdp.split(' ').nth(7).map(str::to_owned),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(kinds, ["host", "srflx", "relay", "relay"]);
+    for seed in 1..8 {
+        let mut world = World::seeded(seed);
+        // Each relay discovers the host address of one family; the connection belongs to either.
+        world.add_relay(Some([9, 9, 9, 1].into()), None);
+        world.add_relay(None, Some(v6(9)));
+        world.add_host(Role::Client, Some([1, 0, 0, 1].into()), Some(v6(1)), None);
+        world.add_host(Role::Gateway, Some([1, 0, 0, 2].into()), Some(v6(2)), None);
+        world.announce_relays();
+        world.run_for(Duration::from_secs(1));
+        world.upsert(C, G, crate::world::PSK).unwrap();
+        let events = world.hosts[C].events.iter();
+        let kinds: Vec<_> = events
+            .filter_map(|(_, event)| match event {
+                Event::NewIceCandidate { sdp, .. } => sdp.split(' ').nth(7),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(kinds, ["host", "host", "relay"]);
+    }
 }
 
 #[test]
