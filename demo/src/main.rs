@@ -9,7 +9,7 @@ use demo::{
     report::{Format, Reporter},
     role,
     scenario::Scenario,
-    steps,
+    steps::{self, Ending, Options},
     system::System,
 };
 
@@ -61,8 +61,11 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let mut reporter = Reporter::new(format);
     let mut system = System::new(arguments.scenario)?;
-    let keeps = arguments.keep || arguments.shell.is_some();
-    steps::run(&mut system, &mut reporter, !keeps)?;
+    let mut options = Options::of(arguments.scenario);
+    if arguments.keep || arguments.shell.is_some() {
+        options.ending = Ending::KeepRunning;
+    }
+    steps::run(&mut system, &mut reporter, options)?;
     let summary = reporter.conclude(arguments.scenario);
 
     if let Some(host) = &arguments.shell {

@@ -130,6 +130,15 @@ impl Process {
         Ok(())
     }
 
+    /// How the process ended, if it did.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
     fn tail(&self) -> String {
         let output = self.output();
         let lines = output.lines().collect::<Vec<_>>();

@@ -50,6 +50,8 @@ pub enum Format {
     Table,
     /// One JSON object at the end.
     Json,
+    /// Nothing; the caller looks at the [`Summary`].
+    Silent,
 }
 
 /// Shows and collects steps.
@@ -109,6 +111,7 @@ impl Reporter {
             steps: self.steps,
         };
         match self.format {
+            Format::Silent => {}
             Format::Json => match serde_json::to_string_pretty(&summary) {
                 Ok(text) => println!("{text}"),
                 Err(error) => eprintln!("cannot print the results: {error}"),

@@ -15,7 +15,7 @@ use crate::{
     interrupt,
     probe::{fetch::Fetched, ping::Pinged, refused::Refused, resolve::Resolved},
     report::{Reporter, Step},
-    scenario::{self, APP_NAME, DATABASE_PORT, host},
+    scenario::{self, APP_NAME, DATABASE_PORT, Scenario, host},
     system::System,
 };
 
@@ -26,13 +26,43 @@ const DIRECT_PATH_LIMIT: Duration = Duration::from_secs(2);
 /// A transfer may take this long.
 const TRANSFER_LIMIT: Duration = Duration::from_secs(180);
 
-/// Starts the system and does everything. Stops at the first step that others depend on. The client is ended only if
-/// `say_goodbye`.
+/// What a run depends on beside the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Size of the transferred file in bytes.
+    pub file_size: u64,
+    /// First SYN to first byte of a DNS resource, in networks without loss.
+    pub first_byte_limit: Duration,
+    /// Whether the client is left running.
+    pub ending: Ending,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The client says goodbye.
+    Goodbye,
+    /// Everything keeps running.
+    KeepRunning,
+}
+
+impl Options {
+    /// What the demo promises in this network.
+    pub fn of(scenario: Scenario) -> Self {
+        Self {
+            file_size: scenario.file_size(),
+            first_byte_limit: FIRST_BYTE_LIMIT,
+            ending: Ending::Goodbye,
+        }
+    }
+}
+
+/// Starts the system and does everything. Stops at the first step that others depend on.
 ///
 /// # Errors
 ///
 /// Only when interrupted; failed steps are in the report.
-pub fn run(system: &mut System, reporter: &mut Reporter, say_goodbye: bool) -> Result<()> {
+pub fn run(system: &mut System, reporter: &mut Reporter, options: Options) -> Result<()> {
     reporter.heading("Starting the system");
     for (name, start) in STARTS {
         if !step(reporter, name, || start(system))? {
@@ -45,19 +75,16 @@ pub fn run(system: &mut System, reporter: &mut Reporter, say_goodbye: bool) -> R
         return Ok(());
     }
     let mut first_packet = Instant::now();
-    let first = step(reporter, "first page, IPv4: first SYN to first byte", || {
+    step(reporter, "first page, IPv4: first SYN to first byte", || {
         first_packet = Instant::now();
-        first_page(system)
+        first_page(system, options.first_byte_limit)
     })?;
-    if !first {
-        return Ok(());
-    }
     step(reporter, "path in use", || path(system, first_packet))?;
     step(reporter, "page again, IPv4", || page(system, 4))?;
     step(reporter, "page, IPv6", || page(system, 6))?;
     step(reporter, "ping, IPv4 and IPv6", || ping_app(system))?;
-    step(reporter, "file with checksum, IPv4", || file(system, 4))?;
-    step(reporter, "file with checksum, IPv6", || file(system, 6))?;
+    step(reporter, "file with checksum, IPv4", || file(system, 4, options.file_size))?;
+    step(reporter, "file with checksum, IPv6", || file(system, 6, options.file_size))?;
 
     reporter.heading("A CIDR resource: the private network by address");
     step(reporter, "page from 10.20.0.10", || cidr(system, scenario::WEB_V4.into()))?;
@@ -71,7 +98,7 @@ pub fn run(system: &mut System, reporter: &mut Reporter, say_goodbye: bool) -> R
         refused(system, scenario::DATABASE_V6.into())
     })?;
 
-    if !say_goodbye {
+    if options.ending == Ending::KeepRunning {
         return Ok(());
     }
     reporter.heading("Goodbye");
@@ -142,9 +169,9 @@ fn resolve(system: &mut System) -> Result<Step> {
     Ok(Step::ok("", detail).with_value(found.milliseconds, "ms"))
 }
 
-fn first_page(system: &mut System) -> Result<Step> {
+fn first_page(system: &mut System, limit: Duration) -> Result<Step> {
     let page = fetch_page(system, APP_NAME, 4)?;
-    let limit = FIRST_BYTE_LIMIT.as_secs_f64() * 1e3;
+    let limit = limit.as_secs_f64() * 1e3;
     let detail = format!("{:.0} ms (limit {limit:.0} ms)", page.first_byte_ms);
     let step = if system.scenario().is_lossy() || page.first_byte_ms < limit {
         Step::ok("", detail)
@@ -216,8 +243,7 @@ fn ping_app(system: &mut System) -> Result<Step> {
     Ok(Step::ok("", detail).with_value(medians[0], "ms"))
 }
 
-fn file(system: &mut System, family: u8) -> Result<Step> {
-    let size = system.scenario().file_size();
+fn file(system: &mut System, family: u8, size: u64) -> Result<Step> {
     let (path, family) = (format!("/file?bytes={size}"), family.to_string());
     let timeout = TRANSFER_LIMIT.as_secs().to_string();
     let file: Fetched = system.probe(&[
@@ -225,7 +251,7 @@ fn file(system: &mut System, family: u8) -> Result<Step> {
     ])?;
     ensure!(file.sha256 == content::checksum(size), "wrong checksum");
     let rate = file.bits_per_second() / 1e6;
-    let detail = format!("{} MiB, checksum right, {rate:.1} Mbit/s", size >> 20);
+    let detail = format!("{} KiB, checksum right, {rate:.1} Mbit/s", size >> 10);
     Ok(Step::ok("", detail).with_value(rate, "Mbit/s"))
 }
 

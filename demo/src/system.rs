@@ -5,7 +5,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -175,6 +175,26 @@ impl System {
     ///
     /// If its tunnel does not get ready.
     pub fn start_client(&mut self) -> Result<()> {
+        let command = self.client_command()?;
+        self.start_until(host::CLIENT, command, "Tunnel ready")
+    }
+
+    /// Starts the client without waiting for its tunnel.
+    ///
+    /// # Errors
+    ///
+    /// If the process cannot be made.
+    pub fn spawn_client(&mut self) -> Result<()> {
+        let command = self.client_command()?;
+        self.start(host::CLIENT, command).map(drop)
+    }
+
+    /// The client's program with its configuration, on its host.
+    ///
+    /// # Errors
+    ///
+    /// If this executable cannot be found.
+    pub fn client_command(&self) -> Result<Command> {
         let mut command = self.role_command(host::CLIENT, "client")?;
         command
             .args(["--api-url", &self.portal_url()])
@@ -183,7 +203,24 @@ impl System {
             .arg(self.directory.path().join("client-logs"))
             .env("FIREZONE_TOKEN", self.files.client_token())
             .env("FIREZONE_ID", "0d1f1f6e-52a5-4b33-9d0b-3f1f2c9a6b02");
-        self.start_until(host::CLIENT, command, "Tunnel ready")
+        Ok(command)
+    }
+
+    /// Starts a further program of this executable, and waits until it prints `ready`.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready.
+    pub fn start_role(
+        &mut self,
+        host: &'static str,
+        role: &str,
+        arguments: &[&str],
+        ready: &str,
+    ) -> Result<()> {
+        let mut command = self.role_command(host, role)?;
+        command.args(arguments);
+        self.start_until(host, command, ready)
     }
 
     /// Starts everything, in the order of dependence.
@@ -226,21 +263,76 @@ impl System {
         serde_json::from_slice(&output.stdout).context("unreadable result of a probe")
     }
 
-    /// Stops everything, components that say goodbye first.
-    pub fn stop(&mut self) {
-        for name in [
-            host::CLIENT,
-            host::GATEWAY,
-            host::RELAY,
-            host::PORTAL,
-            host::WEB,
-        ] {
-            if let Some(mut process) = self.processes.remove(name)
-                && let Err(error) = process.stop(GRACE)
-            {
-                eprintln!("cannot stop {name}: {error:#}");
+    /// Stops everything, components that say goodbye first, and says how each ended.
+    pub fn stop(&mut self) -> BTreeMap<&'static str, ExitStatus> {
+        let first = [host::CLIENT, host::GATEWAY, host::RELAY, host::PORTAL];
+        let others = self.processes.keys().copied().collect::<Vec<_>>();
+        let mut statuses = BTreeMap::new();
+        for name in first.into_iter().chain(others) {
+            if !self.processes.contains_key(name) {
+                continue;
+            }
+            match self.stop_process(name) {
+                Ok(status) => {
+                    statuses.insert(name, status);
+                }
+                Err(error) => eprintln!("cannot stop {name}: {error:#}"),
             }
         }
+        statuses
+    }
+
+    /// Asks one process to end, and says how it did.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn stop_process(&mut self, name: &str) -> Result<ExitStatus> {
+        let mut process = self.processes.remove(name);
+        let process = process.as_mut();
+        process
+            .with_context(|| format!("{name} is not running"))?
+            .stop(GRACE)
+    }
+
+    /// Ends one process as a power cut would.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn kill_process(&mut self, name: &str) -> Result<()> {
+        let mut process = self.processes.remove(name);
+        let process = process.as_mut();
+        process
+            .with_context(|| format!("{name} is not running"))?
+            .kill()
+    }
+
+    /// Processes that ended although nobody stopped them.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not say.
+    pub fn ended(&mut self) -> Result<Vec<(&'static str, ExitStatus)>> {
+        let mut ended = Vec::new();
+        for (name, process) in &mut self.processes {
+            if let Some(status) = process.ended()? {
+                ended.push((*name, status));
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Processes that were started and not stopped, with their ids.
+    pub fn running(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        self.processes
+            .iter()
+            .map(|(name, process)| (*name, process.id()))
+    }
+
+    /// Leaves logs and state behind, for a look at them.
+    pub fn keep_directory(&mut self) {
+        self.directory.disable_cleanup(true);
     }
 
     /// Removes a process from the books, stopped or killed by the caller.
@@ -278,7 +370,12 @@ impl System {
             })
     }
 
-    fn role_command(&self, host: &str, role: &str) -> Result<Command> {
+    /// A program of this executable on a host, without a token in its environment.
+    ///
+    /// # Errors
+    ///
+    /// If the host does not exist, or this executable cannot be found.
+    pub fn role_command(&self, host: &str, role: &str) -> Result<Command> {
         let mut command = self.testbed.host(host)?.command(std::env::current_exe()?);
         command
             .args([ROLE_ARGUMENT, role])

@@ -39,6 +39,9 @@ pub enum Probe {
         /// How many.
         #[arg(long, default_value_t = 5)]
         count: u16,
+        /// Bytes behind the ICMP header.
+        #[arg(long, default_value_t = ping::DEFAULT_PAYLOAD)]
+        payload: usize,
     },
     /// Try to connect to a port that is not allowed and report the ICMP error that comes back.
     Refused {
@@ -63,7 +66,11 @@ pub fn run(probe: Probe) -> anyhow::Result<()> {
             family,
             timeout,
         } => print(&fetch::fetch(&host, &path, family, timeout)?),
-        Probe::Ping { address, count } => print(&ping::ping(address, count)?),
+        Probe::Ping {
+            address,
+            count,
+            payload,
+        } => print(&ping::ping(address, count, payload)?),
         Probe::Refused { address, port } => print(&refused::refused(address, port)?),
     }
 }
