@@ -304,16 +304,13 @@ impl Portal {
             self.token_ends.retain(|(_, other)| *other != id);
         }
         match connection.peer {
+            // A newer connection of the same device is only noted once this one is forgotten.
             Peer::Client(peer) => {
-                if self.clients.get(&peer.id) == Some(&id) {
-                    self.clients.remove(&peer.id);
-                }
+                self.clients.remove(&peer.id);
                 self.flows.forget_client(id);
             }
             Peer::Gateway(peer) => {
-                if self.gateways.get(&peer.id) == Some(&id) {
-                    self.gateways.remove(&peer.id);
-                }
+                self.gateways.remove(&peer.id);
             }
             Peer::Relay(_) => self.relay_left(id, time),
         }

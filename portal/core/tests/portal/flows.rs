@@ -218,7 +218,8 @@ fn a_request_moves_on_when_its_gateway_goes() {
     let (one, _) = world.join(&gateway());
     let (client, _) = world.join(&client());
     world.create_flow(client, LAB);
-    world.push_of(one, "authorize_flow");
+    let lost = world.push_of(one, "authorize_flow");
+    world.pass(Duration::from_secs(10));
     world.lose(one);
     let (two, _) = world.join(&Who {
         id: "gateway 2",
@@ -227,6 +228,13 @@ fn a_request_moves_on_when_its_gateway_goes() {
     });
     world.create_flow(client, LAB);
     let ask = world.push_of(two, "authorize_flow");
+    assert_ne!(ask["ref"], lost["ref"]);
+    world.pass(Duration::from_secs(14));
+    assert_eq!(
+        world.got(client),
+        [],
+        "the new gateway has its own 15 seconds"
+    );
     world.send(
         two,
         "gateway",
@@ -397,4 +405,23 @@ fn one_client_cannot_pile_up_requests() {
     assert_eq!(world.portal.stats().flows_pending, 256);
     world.pass(Duration::from_secs(15));
     assert_eq!(world.portal.stats().flows_pending, 0);
+}
+
+#[test]
+fn a_client_that_left_its_channel_hears_nothing() {
+    let mut world = World::new();
+    let (gateway, _) = world.join(&gateway());
+    let (client, _) = world.join(&client());
+    world.create_flow(client, LAB);
+    let ask = world.push_of(gateway, "authorize_flow");
+    world.send(client, "client", "phx_leave", json!({}));
+    assert_eq!(world.got(client), [Got::Ok(1)]);
+    world.send(
+        gateway,
+        "gateway",
+        "flow_authorized",
+        json!({ "ref": ask["ref"] }),
+    );
+    assert_eq!(world.got(gateway), [Got::Ok(1)]);
+    assert_eq!(world.got(client), []);
 }

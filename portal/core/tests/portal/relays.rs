@@ -208,3 +208,27 @@ fn a_relays_second_socket_replaces_its_first() {
     world.lose(first);
     assert_eq!(world.portal.stats().relays, 1);
 }
+
+#[test]
+fn a_relay_that_moved_is_handed_out_anew() {
+    let mut world = World::new();
+    let relay = world.join_relay(1);
+    world.pass(Duration::from_secs(2));
+    let (client, got) = world.join(&client());
+    let before = ids(&init(&got)["relays"]);
+    world.lose(relay);
+    let moved = Who {
+        component: portal_core::token::Component::Relay,
+        token: "relay",
+        ..super::world::client()
+    };
+    let moved = world
+        .connect_with(&moved, &[("ipv4", "203.0.113.99")])
+        .unwrap();
+    let secret = json!({ "stamp_secret": "01".repeat(32) });
+    world.send(moved, "relay", "phx_join", secret);
+    world.pass(Duration::from_secs(1));
+    let presence = world.push_of(client, "relays_presence");
+    assert_eq!(presence["disconnected_ids"], json!(before));
+    assert_eq!(presence["connected"][0]["addr"], "203.0.113.99:3478");
+}
