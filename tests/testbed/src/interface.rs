@@ -8,7 +8,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use futures_util::TryStreamExt as _;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkUnspec, LinkVeth, RouteMessageBuilder, packet_route::address::AddressHeaderFlags,
+};
 
 use crate::topology::{Address, HostSpec, InterfaceSpec};
 
@@ -62,8 +64,7 @@ pub(crate) fn bring_up(device: &str, address: Address, mtu: u32) -> Result<()> {
         let index = index_of(&handle, device).await?;
         let up = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
         handle.link().set(up).execute().await?;
-        let request = handle.address().add(index, address.address, address.length);
-        Ok(request.execute().await?)
+        add_address(&handle, index, address.address, address.length).await
     })
 }
 
@@ -73,8 +74,7 @@ pub(crate) fn add_to_loopback(addresses: &[IpAddr]) -> Result<()> {
         let loopback = index_of(&handle, "lo").await?;
         for address in addresses {
             let length = if address.is_ipv4() { 32 } else { 128 };
-            let request = handle.address().add(loopback, *address, length);
-            request.execute().await?;
+            add_address(&handle, loopback, *address, length).await?;
         }
         Ok(())
     })
@@ -92,6 +92,13 @@ fn with_netlink<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
         connection.abort();
         result
     })
+}
+
+/// Without duplicate detection: an address must be usable as soon as the kernel has confirmed it.
+async fn add_address(handle: &Handle, index: u32, address: IpAddr, length: u8) -> Result<()> {
+    let mut request = handle.address().add(index, address, length);
+    request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    Ok(request.execute().await?)
 }
 
 fn open_tun(name: &str) -> Result<OwnedFd> {
@@ -143,14 +150,10 @@ async fn configure_interface(handle: &Handle, spec: &InterfaceSpec) -> Result<()
         .build();
     handle.link().set(up).execute().await?;
     if let Some(v4) = spec.v4 {
-        handle.address().add(index, v4.into(), 32).execute().await?;
+        add_address(handle, index, v4.into(), 32).await?;
     }
     if let Some(v6) = spec.v6 {
-        handle
-            .address()
-            .add(index, v6.into(), 128)
-            .execute()
-            .await?;
+        add_address(handle, index, v6.into(), 128).await?;
     }
     for route in &spec.routes {
         let message = match route.to.address {

@@ -10,7 +10,10 @@ use futures_util::TryStreamExt as _;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::{
     Handle, LinkUnspec, RouteMessageBuilder,
-    packet_route::route::{RouteMessage, RouteProtocol, RouteScope},
+    packet_route::{
+        address::AddressHeaderFlags,
+        route::{RouteMessage, RouteProtocol, RouteScope},
+    },
 };
 use tokio::task::JoinHandle;
 
@@ -128,7 +131,9 @@ impl TunInterface {
         self.set_link(link, "set the MTU").await?;
 
         let add = |address: IpAddr, length| {
-            let request = self.handle.address().add(index, address, length);
+            let mut request = self.handle.address().add(index, address, length);
+            // The portal assigns addresses uniquely, and servers of ours bind them at once.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
             async move { ignore(request.execute().await, &[libc::EEXIST]) }
         };
         let (v4, v6) = (add(v4.into(), 32).await, add(v6.into(), 128).await);
