@@ -1,0 +1,234 @@
+//! Processes that end and come back while others carry on.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use demo::{
+    scenario::{APP_NAME, Scenario, WEB_V4, host},
+    steps::client_path,
+    system::System,
+};
+use e2e::{
+    case::Case,
+    logs::Expected,
+    traffic::{HeldRequest, Traffic},
+};
+
+use crate::support::{app_address, client_host, eventually, page, read_file, wait};
+
+/// From the start of a new gateway or relay to the first answer.
+const BACK_WITHIN: Duration = Duration::from_secs(25);
+/// Established traffic may pause so long: nothing but a busy machine stands in its way.
+const HICCUP: Duration = Duration::from_millis(1500);
+/// What the client's host says about name servers while no client runs.
+const RESOLV_CONF: &str = "nameserver 203.0.113.53\n";
+
+pub(crate) const CASES: &[Case] = &[
+    Case::new("gateway_killed_under_traffic", Scenario::Direct, gateway_killed),
+    Case {
+        expected: PORTAL_GONE,
+        ..Case::new("portal_restart_keeps_traffic", Scenario::Direct, portal_restarts)
+    },
+    Case::new("relay_restart_keeps_direct_traffic", Scenario::Direct, relay_restarts_direct),
+    Case::new(
+        "relay_restart_relayed_traffic_recovers",
+        Scenario::Relayed,
+        relay_restarts_relayed,
+    ),
+    Case {
+        expected: PORTAL_GONE,
+        ..Case::new("portal_down_at_client_start", Scenario::Direct, portal_down_at_start)
+    },
+    Case::new("client_killed_dns_restored", Scenario::Direct, client_killed),
+    Case::new("hangup_starts_afresh", Scenario::Direct, hangup),
+];
+
+const PORTAL_GONE: &[Expected] = &[
+    Expected {
+        process: host::CLIENT,
+        text: "portal",
+        why: "the portal is away",
+    },
+    Expected {
+        process: host::GATEWAY,
+        text: "portal",
+        why: "the portal is away",
+    },
+    Expected {
+        process: host::RELAY,
+        text: "portal",
+        why: "the portal is away",
+    },
+];
+
+/// Pings to the DNS resource and to the CIDR resource.
+struct Both {
+    app: Traffic,
+    web: Traffic,
+}
+
+impl Both {
+    /// Starts everything, and the traffic; waits until it flows on the path that the network should end on.
+    fn start(system: &mut System) -> Result<Self> {
+        system.start_all()?;
+        let app = app_address(system)?;
+        let client = client_host(system)?;
+        let started = Instant::now();
+        let both = Self {
+            app: Traffic::start(&client, app)?,
+            web: Traffic::start(&client, WEB_V4.into())?,
+        };
+        both.wait_for_answers(started, BACK_WITHIN)?;
+        let direct = system.scenario().expects_direct();
+        eventually("the final path", Duration::from_secs(10), || {
+            let path = client_path(system).context("no path yet")?;
+            ensure!(direct.is_none_or(|direct| direct == path.is_direct()), "{path:?}");
+            Ok(())
+        })?;
+        Ok(both)
+    }
+
+    fn wait_for_answers(&self, since: Instant, patience: Duration) -> Result<()> {
+        self.app.wait_for_answer(since, patience)?;
+        self.web.wait_for_answer(since, patience)?;
+        Ok(())
+    }
+
+    fn ensure_steady(&self, since: Instant) -> Result<()> {
+        for (name, traffic) in [("DNS", &self.app), ("CIDR", &self.web)] {
+            let gap = traffic.longest_gap(since);
+            ensure!(gap < HICCUP, "traffic to the {name} resource paused for {gap:?}");
+        }
+        Ok(())
+    }
+}
+
+fn gateway_killed(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    system.kill_process(host::GATEWAY)?;
+    wait(Duration::from_secs(2))?;
+    let restarted = Instant::now();
+    system.start_gateway()?;
+
+    traffic
+        .wait_for_answers(restarted, BACK_WITHIN)
+        .context("after the gateway's restart")?;
+    page(system, APP_NAME)
+}
+
+fn portal_restarts(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+    let client = client_host(system)?;
+    let held = HeldRequest::open(&client, app_address(system)?)?;
+
+    let since = Instant::now();
+    let status = system.stop_process(host::PORTAL)?;
+    ensure!(status.success(), "the portal ended with {status}");
+    wait(Duration::from_secs(3))?;
+    page(system, APP_NAME).context("while the portal is away")?;
+    system.start_portal()?;
+    wait(Duration::from_secs(8))?;
+
+    traffic.ensure_steady(since)?;
+    held.finish()?;
+    page(system, APP_NAME)
+}
+
+fn relay_restarts_direct(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+    let client = client_host(system)?;
+    let held = HeldRequest::open(&client, app_address(system)?)?;
+
+    let since = Instant::now();
+    system.kill_process(host::RELAY)?;
+    wait(Duration::from_secs(2))?;
+    system.start_relay()?;
+    wait(Duration::from_secs(12))?;
+
+    traffic.ensure_steady(since)?;
+    held.finish()?;
+    page(system, APP_NAME)
+}
+
+fn relay_restarts_relayed(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    system.kill_process(host::RELAY)?;
+    wait(Duration::from_secs(1))?;
+    let restarted = Instant::now();
+    system.start_relay()?;
+
+    traffic
+        .wait_for_answers(restarted, BACK_WITHIN)
+        .context("after the relay's restart")?;
+    page(system, APP_NAME)
+}
+
+/// clients 10
+fn portal_down_at_start(system: &mut System) -> Result<()> {
+    system.start_web()?;
+    system.start_portal()?;
+    system.start_relay()?;
+    system.start_gateway()?;
+    system.stop_process(host::PORTAL)?;
+
+    system.spawn_client()?;
+    wait(Duration::from_secs(3))?;
+    let ended = system.ended()?;
+    ensure!(ended.is_empty(), "without a portal: {ended:?}");
+
+    system.start_portal()?;
+    let patience = Duration::from_secs(30);
+    system
+        .process(host::CLIENT)?
+        .wait_for("the tunnel is ready", patience, |log| {
+            log.contains("Tunnel ready").then_some(())
+        })?;
+    eventually("a page", patience, || page(system, APP_NAME))
+}
+
+/// clients 12, 38, 49
+fn client_killed(system: &mut System) -> Result<()> {
+    system.start_all()?;
+    let client = client_host(system)?;
+    let resolv_conf = || read_file(&client, "/etc/resolv.conf");
+    ensure!(resolv_conf()? != RESOLV_CONF, "DNS control is not active");
+
+    system.kill_process(host::CLIENT)?;
+    ensure!(resolv_conf()? != RESOLV_CONF, "who restored it?");
+    system.start_client()?;
+    eventually("a page", BACK_WITHIN, || page(system, APP_NAME))?;
+    ensure!(resolv_conf()? != RESOLV_CONF, "DNS control is not active");
+    let status = system.stop_process(host::CLIENT)?;
+    ensure!(status.success(), "the client ended with {status}");
+    let text = resolv_conf()?;
+    ensure!(text == RESOLV_CONF, "resolv.conf is not the original: {text}");
+
+    system.start_client()?;
+    system.kill_process(host::CLIENT)?;
+    let check = system.client_command()?.arg("--check").output()?;
+    ensure!(check.status.success(), "--check ended with {}", check.status);
+    let text = resolv_conf()?;
+    ensure!(text == RESOLV_CONF, "--check did not repair resolv.conf: {text}");
+    Ok(())
+}
+
+/// clients 12
+fn hangup(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    let since = Instant::now();
+    let client = system.process(host::CLIENT)?;
+    client.signal(nix::sys::signal::Signal::SIGHUP)?;
+    client.wait_for("it hears the signal", BACK_WITHIN, |log| {
+        log.contains("Starting the session afresh").then_some(())
+    })?;
+    wait(Duration::from_secs(1))?;
+
+    traffic.wait_for_answers(since + Duration::from_secs(1), BACK_WITHIN)?;
+    page(system, &IpAddr::V4(WEB_V4).to_string())
+}
