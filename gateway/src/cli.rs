@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use connlib_platform::MasqueradeMode;
+use connlib_platform::{MasqueradeMode, parse_boolean};
 
 /// Firezone gateway: lets clients reach the resources of its site, as far as your policies allow.
 ///
@@ -34,7 +34,7 @@ pub(crate) struct Cli {
 
     /// Accepted for compatibility; this program sends no telemetry.
     #[arg(long, env = "FIREZONE_NO_TELEMETRY", hide = true,
-          num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+          num_args = 0..=1, default_missing_value = "true", value_parser = parse_boolean)]
     pub(crate) no_telemetry: Option<bool>,
 
     /// Start without root and without the capability CAP_NET_ADMIN.
@@ -42,7 +42,12 @@ pub(crate) struct Cli {
     pub(crate) no_check: bool,
 
     /// Address of the health and metrics endpoint.
-    #[arg(long, env = "HEALTH_CHECK_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "HEALTH_CHECK_ADDR",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
     pub(crate) health_check_addr: SocketAddr,
 
     /// Accepted for compatibility; packets are handled by one thread.
@@ -60,11 +65,16 @@ pub(crate) struct Cli {
 
     /// Do not raise the kernel's limits for socket buffers.
     #[arg(long, env = "FIREZONE_NO_INC_BUF",
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = boolean)]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_boolean)]
     pub(crate) no_inc_buf: bool,
 
     /// Forwarding and masquerading: auto (if possible), on (or fail), off (rules are managed elsewhere).
-    #[arg(long, env = "FIREZONE_MASQUERADE", default_value = "auto", value_name = "MODE")]
+    #[arg(
+        long,
+        env = "FIREZONE_MASQUERADE",
+        default_value = "auto",
+        value_name = "MODE"
+    )]
     pub(crate) masquerade: MasqueradeMode,
 
     /// Name of the network interface.
@@ -73,7 +83,7 @@ pub(crate) struct Cli {
 
     /// Do not use the kernel's offloads for the network interface and UDP.
     #[arg(long, env = "FIREZONE_NO_OFFLOAD", hide = true,
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = boolean)]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_boolean)]
     pub(crate) no_offload: bool,
 }
 
@@ -84,14 +94,6 @@ pub(crate) enum LogFormat {
     Human,
     /// JSON lines.
     Json,
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" | "" => Ok(false),
-        other => Err(format!("`{other}` is neither true nor false")),
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,10 @@ pub(crate) async fn serve(address: SocketAddr) -> Result<()> {
         .with_context(|| format!("cannot listen on {address} (--health-check-addr)"))?;
     let router = Router::new()
         .route("/healthz", get(|| async { "healthy\n" }))
-        .route("/metrics", get(move || std::future::ready(metrics.render())));
+        .route(
+            "/metrics",
+            get(move || std::future::ready(metrics.render())),
+        );
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::warn!(%error, "The health endpoint ended");

@@ -4,7 +4,6 @@
 mod cli;
 mod health;
 mod service;
-mod token;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -14,7 +13,7 @@ use clap::Parser as _;
 ///
 /// Must be called before any thread exists: it takes the token out of the environment.
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let environment = token::take_from_environment();
+    let environment = phoenix_channel::driver::take_token_variable();
     let cli = match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

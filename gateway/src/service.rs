@@ -7,20 +7,18 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use connlib_model::ranges;
-use connlib_platform::{
-    DeviceKind, Masquerade, Signal, Signals, Token, TunInterface, gateway_id_path,
-};
+use connlib_platform::{DeviceKind, Masquerade, Signal, Signals, TunInterface, gateway_id_path};
 use connlib_runtime::{DnsServer, Gateway, GatewayOptions, GatewayRuntimeEvent};
 use connlib_tun::Tun;
 use connlib_tunnel::TunAddresses;
 use phoenix_channel::{
-    Component, LoginUrl, OsInfo, ProtocolVersion, TokenPlacement, display_name,
+    Component, LoginUrl, Token, TokenPlacement, display_name, driver::find_token,
 };
 use uuid::Uuid;
 
 use crate::{
     cli::{Cli, LogFormat},
-    health, token,
+    health,
 };
 
 pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
@@ -40,8 +38,8 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
             LogFormat::Json => connlib_logging::Stdout::Json,
         },
     })?;
-    let token = token::find(environment_token, cli.token.as_deref())?;
-    let login = login(&cli, &token)?;
+    let token = find_token(environment_token.as_deref(), cli.token.as_deref())?;
+    let login = login(&cli, token)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -53,7 +51,7 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
     result
 }
 
-fn login(cli: &Cli, token: &Token) -> Result<LoginUrl> {
+fn login(cli: &Cli, token: Token) -> Result<LoginUrl> {
     let id = match cli.firezone_id.as_deref().map(str::trim) {
         Some(id) if !id.is_empty() => id.to_owned(),
         _ => connlib_platform::load_or_create_device_id(&gateway_id_path(), DeviceKind::Gateway)?,
@@ -63,14 +61,9 @@ fn login(cli: &Cli, token: &Token) -> Result<LoginUrl> {
         connlib_platform::host_name().as_deref(),
         Uuid::new_v4(),
     );
-    let token = phoenix_channel::Token::new(token.expose());
     let login = LoginUrl::gateway(&cli.api_url, Some(token), &id, &name)
         .with_context(|| format!("--api-url {}", cli.api_url))?;
-    let variable = TokenPlacement::ENVIRONMENT;
-    let placement = std::env::var(variable).unwrap_or_default();
-    let placement = TokenPlacement::from_flag(&placement)
-        .with_context(|| format!("{variable} is neither true nor false"))?;
-    Ok(login.with_token_placement(placement))
+    Ok(login.with_token_placement(TokenPlacement::from_environment()?))
 }
 
 async fn serve(cli: &Cli, login: LoginUrl) -> Result<()> {
@@ -171,14 +164,8 @@ async fn configure(interface: &mut TunInterface, addresses: TunAddresses) -> Res
 }
 
 fn channel_options(cli: &Cli) -> Result<phoenix_channel::Options> {
-    let version = ProtocolVersion::from_environment()?;
-    let user_agent = phoenix_channel::user_agent(
-        Component::Connlib,
-        &version,
-        env!("CARGO_PKG_VERSION"),
-        &OsInfo::detect(),
-    );
-    let mut options = phoenix_channel::Options::new(user_agent);
+    let version = env!("CARGO_PKG_VERSION");
+    let mut options = phoenix_channel::Options::for_program(Component::Connlib, version)?;
     options.budget = Some(cli.max_partition_time);
     Ok(options)
 }

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
-use connlib_platform::DnsControlMethod;
+use connlib_platform::{DnsControlMethod, parse_boolean};
 
 /// Firezone client for machines without a user: connects to your resources through your gateways.
 ///
@@ -38,7 +38,7 @@ pub(crate) struct Cli {
 
     /// Accepted for compatibility; this program sends no telemetry.
     #[arg(long, env = "FIREZONE_NO_TELEMETRY", hide = true,
-          num_args = 0..=1, default_missing_value = "true", value_parser = boolean)]
+          num_args = 0..=1, default_missing_value = "true", value_parser = parse_boolean)]
     pub(crate) no_telemetry: Option<bool>,
 
     /// File with the token. Must belong to root and be readable by nobody else.
@@ -69,7 +69,7 @@ pub(crate) struct Cli {
 
     /// Use the internet resource, if there is one.
     #[arg(long, env = "FIREZONE_ACTIVATE_INTERNET_RESOURCE",
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = boolean)]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_boolean)]
     pub(crate) activate_internet_resource: bool,
 
     /// Name of the network interface.
@@ -78,7 +78,7 @@ pub(crate) struct Cli {
 
     /// Do not use the kernel's offloads for the network interface and UDP.
     #[arg(long, env = "FIREZONE_NO_OFFLOAD", hide = true,
-          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = boolean)]
+          num_args = 0..=1, default_missing_value = "true", default_value = "false", value_parser = parse_boolean)]
     pub(crate) no_offload: bool,
 
     /// Does nothing; kept for old unit files.
@@ -104,14 +104,6 @@ impl From<DnsControlArgument> for DnsControlMethod {
             DnsControlArgument::EtcResolvConf => Self::EtcResolvConf,
             DnsControlArgument::SystemdResolved => Self::SystemdResolved,
         }
-    }
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "1" | "true" | "yes" | "on" => Ok(true),
-        "0" | "false" | "no" | "off" | "" => Ok(false),
-        other => Err(format!("`{other}` is neither true nor false")),
     }
 }
 

@@ -8,15 +8,10 @@ use connlib_platform::{
 };
 use connlib_runtime::{Client, ClientEvent, ClientOptions};
 use connlib_tun::Tun;
-use phoenix_channel::{
-    Component, DeviceInfo, LoginUrl, OsInfo, ProtocolVersion, TokenPlacement, display_name,
-};
+use phoenix_channel::{Component, DeviceInfo, LoginUrl, TokenPlacement, display_name};
 use uuid::Uuid;
 
-use crate::{
-    cli::Cli,
-    configure::Configurator,
-};
+use crate::{cli::Cli, configure::Configurator};
 
 /// How often the host's resolvers are looked at.
 const DNS_POLL: Duration = Duration::from_secs(5);
@@ -42,7 +37,9 @@ pub(crate) fn run(cli: Cli, token: Option<String>) -> Result<()> {
         return Ok(());
     }
     if !connlib_platform::may_administer_network() {
-        bail!("the client needs root, or the capability CAP_NET_ADMIN, to make its network interface");
+        bail!(
+            "the client needs root, or the capability CAP_NET_ADMIN, to make its network interface"
+        );
     }
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -77,11 +74,7 @@ fn login(cli: &Cli, token: &Token) -> Result<LoginUrl> {
     let token = phoenix_channel::Token::new(token.expose());
     let login = LoginUrl::client(&cli.api_url, Some(token), &id, &name, device)
         .with_context(|| format!("--api-url {}", cli.api_url))?;
-    let variable = TokenPlacement::ENVIRONMENT;
-    let placement = std::env::var(variable).unwrap_or_default();
-    let placement = TokenPlacement::from_flag(&placement)
-        .with_context(|| format!("{variable} is neither true nor false"))?;
-    Ok(login.with_token_placement(placement))
+    Ok(login.with_token_placement(TokenPlacement::from_environment()?))
 }
 
 async fn session(cli: &Cli, login: LoginUrl, dns: DnsControl) -> Result<()> {
@@ -164,14 +157,8 @@ async fn events(
 }
 
 fn channel_options(cli: &Cli) -> Result<phoenix_channel::Options> {
-    let version = ProtocolVersion::from_environment()?;
-    let user_agent = phoenix_channel::user_agent(
-        Component::Connlib,
-        &version,
-        env!("CARGO_PKG_VERSION"),
-        &OsInfo::detect(),
-    );
-    let mut options = phoenix_channel::Options::new(user_agent);
+    let version = env!("CARGO_PKG_VERSION");
+    let mut options = phoenix_channel::Options::for_program(Component::Connlib, version)?;
     options.budget = cli.max_partition_time;
     Ok(options)
 }

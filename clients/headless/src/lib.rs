@@ -9,14 +9,11 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 
-/// Environment variable with the token.
-const TOKEN_VARIABLE: &str = "FIREZONE_TOKEN";
-
 /// Runs the program with the given command line, its first element being the program's name.
 ///
 /// Must be called before any thread exists: it takes the token out of the environment.
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let token = take_token();
+    let token = phoenix_channel::driver::take_token_variable();
     let cli = match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {
@@ -32,12 +29,4 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
             ExitCode::FAILURE
         }
     }
-}
-
-/// Takes the token out of the environment, where children and other users could see it.
-fn take_token() -> Option<String> {
-    let token = std::env::var(TOKEN_VARIABLE).ok();
-    // SAFETY: no other thread exists yet, see `run`.
-    unsafe { std::env::remove_var(TOKEN_VARIABLE) };
-    token
 }

@@ -8,6 +8,7 @@
 mod device_id;
 mod directories;
 mod dns_control;
+mod flags;
 mod host_info;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -16,6 +17,7 @@ mod token;
 pub use device_id::{DeviceIdError, DeviceKind, load_or_create_device_id};
 pub use directories::{ClientDirectories, gateway_id_path};
 pub use dns_control::{DnsControl, DnsControlError, DnsControlMethod};
+pub use flags::parse_boolean;
 pub use host_info::host_name;
 #[cfg(target_os = "linux")]
 pub use linux::{

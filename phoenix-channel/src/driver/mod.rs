@@ -17,6 +17,7 @@
 //! on a tunnel that is not up yet. Sockets come from a factory for the same reason.
 
 mod dial;
+mod environment;
 mod os_info;
 mod socket;
 mod tls;
@@ -44,6 +45,9 @@ use crate::login::LoginUrl;
 use dial::Dialer;
 use socket::{Incoming, Socket};
 
+pub use environment::{
+    InvalidPlacement, MissingToken, TOKEN_VARIABLE, find_token, take_token_variable,
+};
 pub use tls::{TlsError, TlsRoots};
 
 /// Makes the TCP socket for a remote address, e.g. with a mark that keeps it out of the tunnel.
