@@ -86,6 +86,15 @@ impl Policy {
         !contains(&self.settings.deny, peer.ip()) && self.allows_address(peer.ip())
     }
 
+    /// Whether a permission for this address can be of any use.
+    pub(crate) fn allows_permission(&self, ip: IpAddr) -> bool {
+        let ports = self.own.ports.iter();
+        self.own.contains(ip)
+            || ports
+                .take(1)
+                .all(|port| self.allows(PeerSocket::new(SocketAddr::new(ip, port))))
+    }
+
     fn allows_address(&self, ip: IpAddr) -> bool {
         match ip {
             IpAddr::V4(ip) => self.allows_v4(ip),

@@ -89,6 +89,7 @@ pub(crate) async fn run(
         }
     };
     channel.connect(Vec::new());
+    let mut is_leaving = false;
     let result = loop {
         tokio::select! {
             event = channel.next() => match event {
@@ -104,7 +105,8 @@ pub(crate) async fn run(
                 Ok(Event::Closed) => break Ok(()),
                 Err(error) => break Err(error),
             },
-            _ = &mut leave => {
+            _ = &mut leave, if !is_leaving => {
+                is_leaving = true;
                 if channel.close().is_err() {
                     break Ok(());
                 }

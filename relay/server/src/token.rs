@@ -10,10 +10,8 @@ const NAME: &str = "FIREZONE_TOKEN";
 
 /// Takes the token out of the environment, where children and other users could see it. Before any thread exists.
 pub(crate) fn take_from_environment() -> Option<String> {
-    let token = std::env::var(NAME).ok();
     // SAFETY: no other thread exists yet, see `run`.
-    unsafe { std::env::remove_var(NAME) };
-    token
+    unsafe { phoenix_channel::take_from_environment(NAME) }
 }
 
 /// Environment, then command line (old scripts), then the service manager's credential.

@@ -71,13 +71,13 @@ impl Server {
         if peers.is_empty() {
             return Err(ErrorResponse::new(ErrorCode::BAD_REQUEST));
         }
-        let peers = peers.iter().map(|peer| {
-            // Permissions are per address; clients put any port there, also 0.
-            let port = peer.port().max(1);
-            self.check_peer(client, PeerSocket::new(SocketAddr::new(peer.ip(), port)))
-        });
-        let peers = peers.collect::<Result<Vec<_>, _>>()?;
+        for peer in peers {
+            self.check_permission(client, PeerSocket::new(*peer))?;
+        }
         if self.is_open_profile() {
+            let own = self.policy.own();
+            let peers = peers.iter().map(|peer| own.canonical(PeerSocket::new(*peer)));
+            let peers: Vec<_> = peers.collect();
             self.permit(client, &peers, now)?;
         }
         Ok(Success::CreatePermission)
@@ -99,16 +99,38 @@ impl Server {
         client: ClientSocket,
         peer: PeerSocket,
     ) -> Result<PeerSocket, ErrorResponse> {
-        let families = self.allocations.get(client).map(|it| it.families);
-        if !families.is_some_and(|families| families.contains(peer.family())) {
-            return Err(ErrorResponse::new(ErrorCode::PEER_FAMILY_MISMATCH));
-        }
+        self.check_family(client, peer)?;
         if !self.policy.allows(peer) {
-            self.counters.policy_refusals += 1;
-            tracing::debug!(%client, %peer, "Peer refused by policy");
-            return Err(ErrorResponse::new(ErrorCode::FORBIDDEN));
+            return Err(self.refuse_peer(client, peer));
         }
         Ok(self.policy.own().canonical(peer))
+    }
+
+    /// Permissions are per address; clients put any port there, also 0.
+    fn check_permission(
+        &mut self,
+        client: ClientSocket,
+        peer: PeerSocket,
+    ) -> Result<(), ErrorResponse> {
+        self.check_family(client, peer)?;
+        match self.policy.allows_permission(peer.ip()) {
+            true => Ok(()),
+            false => Err(self.refuse_peer(client, peer)),
+        }
+    }
+
+    fn check_family(&self, client: ClientSocket, peer: PeerSocket) -> Result<(), ErrorResponse> {
+        let families = self.allocations.get(client).map(|it| it.families);
+        match families.is_some_and(|families| families.contains(peer.family())) {
+            true => Ok(()),
+            false => Err(ErrorResponse::new(ErrorCode::PEER_FAMILY_MISMATCH)),
+        }
+    }
+
+    fn refuse_peer(&mut self, client: ClientSocket, peer: PeerSocket) -> ErrorResponse {
+        self.counters.policy_refusals += 1;
+        tracing::debug!(%client, %peer, "Peer refused by policy");
+        ErrorResponse::new(ErrorCode::FORBIDDEN)
     }
 
     /// Installs or refreshes permissions.

@@ -1,0 +1,133 @@
+//! The open profile, and what the portal profile leaves out of it: C-5, C-39.
+
+use super::*;
+use connlib_stun::Indication;
+
+const CLIENT: &str = "192.0.2.1:40000";
+const PEER: &str = "203.0.113.9:9";
+
+fn open() -> World {
+    let public = PublicAddresses::Dual(PUBLIC_V4.parse().unwrap(), PUBLIC_V6.parse().unwrap());
+    let mut config = Config::open(public);
+    config.ports = range(2);
+    config.static_users.insert("me".to_owned(), "secret".to_owned());
+    World::of(config)
+}
+
+fn send(peer: &str, data: &[u8]) -> Vec<u8> {
+    let indication = Indication::Send {
+        peer: addr(peer),
+        data: data.to_vec(),
+    };
+    indication.encode(TransactionId::new([1; 12])).unwrap()
+}
+
+fn data_indications(world: &mut World) -> Vec<(SocketAddr, Vec<u8>)> {
+    let replies = std::mem::take(&mut world.replies);
+    let indications = replies.into_iter().map(|(_, bytes)| {
+        match Indication::decode(&Envelope::parse(&bytes).unwrap()).unwrap() {
+            Indication::Data { peer, data } => (peer, data),
+            other => panic!("{other:?}"),
+        }
+    });
+    indications.collect()
+}
+
+#[test]
+fn relay_39_portal_profile_opens_nothing() {
+    let mut world = World::new(1);
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    assert_eq!(world.permit(client, &user, &[addr(PEER)]).code().get(), 437);
+    world.allocate(client, &user);
+    assert_eq!(world.permit(client, &user, &[]).code().get(), 400);
+    let reply = world.permit(client, &user, &[addr(PEER), addr("127.0.0.1:1")]);
+    assert_eq!(reply.code().get(), 403);
+    let reply = world.permit(client, &user, &[addr(PEER), addr("203.0.113.1:0")]);
+    assert_eq!(reply.success(), Success::CreatePermission);
+    world.from_peer(FIRST_PORT, addr(PEER), b"x");
+    world.from_client(client, &send(PEER, b"x"));
+    assert_eq!(world.forwarded.len() + world.replies.len(), 0);
+}
+
+#[test]
+fn relay_39_open_profile_permissions() {
+    let mut world = open();
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    let port = world.allocate(client, &user);
+    world.from_peer(port, addr(PEER), b"early");
+    world.from_client(client, &send(PEER, b"early"));
+    assert_eq!(world.forwarded.len() + world.replies.len(), 0);
+
+    world.permit(client, &user, &[addr(PEER)]).success();
+    world.advance(secs(299));
+    world.from_peer(port, addr(PEER), b"in");
+    // Any port of the permitted address.
+    world.from_peer(port, addr("203.0.113.9:10"), b"");
+    assert_eq!(
+        data_indications(&mut world),
+        [(addr(PEER), b"in".to_vec()), (addr("203.0.113.9:10"), vec![])]
+    );
+    world.from_client(client, &send(PEER, b"out"));
+    assert_eq!(world.take_forwarded(), [(to_peer(port, addr(PEER)), b"out".to_vec())]);
+
+    world.advance(secs(1));
+    world.from_peer(port, addr(PEER), b"late");
+    world.from_client(client, &send(PEER, b"late"));
+    assert_eq!(world.forwarded.len() + world.replies.len(), 0);
+}
+
+#[test]
+fn a_channel_admits_its_peer_without_a_channel_too() {
+    let mut world = open();
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    let port = world.allocate(client, &user);
+    world.bind(client, &user, 0x7FFF, addr(PEER)).success();
+    world.from_peer(port, addr(PEER), b"channel");
+    world.from_peer(port, addr("203.0.113.9:10"), b"permission");
+    assert_eq!(world.take_forwarded(), [(to_client(client, 0x7FFF), b"channel".to_vec())]);
+    assert_eq!(data_indications(&mut world).len(), 1);
+    world.data_from_client(client, 0x7FFF, b"back");
+    assert_eq!(world.take_forwarded().len(), 1);
+}
+
+#[test]
+fn indications_between_two_allocations() {
+    let mut world = open();
+    let (a, b, user) = (addr(CLIENT), addr("192.0.2.2:2"), world.user("salt"));
+    let (port_a, port_b) = (world.allocate(a, &user), world.allocate(b, &user));
+    let relayed = |port| format!("{PUBLIC_V4}:{port}");
+    world.permit(a, &user, &[addr(&relayed(port_b))]).success();
+    world.from_client(a, &send(&relayed(port_b), b"one-sided"));
+    assert_eq!(world.forwarded.len() + world.replies.len(), 0);
+    world.permit(b, &user, &[addr(&relayed(port_a))]).success();
+    world.from_client(a, &send(&relayed(port_b), b"hello"));
+    assert_eq!(
+        data_indications(&mut world),
+        [(addr(&relayed(port_a)), b"hello".to_vec())]
+    );
+}
+
+#[test]
+fn permissions_are_bounded() {
+    let mut world = open();
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    world.allocate(client, &user);
+    let peers: Vec<_> = (0..=255).map(|it| SocketAddr::from(([203, 0, 113, it], 1))).collect();
+    world.permit(client, &user, &peers).success();
+    let reply = world.permit(client, &user, &[addr("203.0.112.1:1")]);
+    assert_eq!(reply.code().get(), 508);
+    world.advance(secs(300));
+    world.permit(client, &user, &[addr("203.0.112.1:1")]).success();
+}
+
+#[test]
+fn several_allocations_and_long_term_users() {
+    let mut world = open();
+    let user = Credentials {
+        username: "me".to_owned(),
+        password: "secret".to_owned(),
+    };
+    world.allocate(addr(CLIENT), &user);
+    world.allocate(addr("192.0.2.2:2"), &user);
+    assert_eq!(world.server.allocation_count(), 2);
+}
