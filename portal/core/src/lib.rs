@@ -15,6 +15,7 @@ mod authorization;
 mod client_channel;
 pub mod config;
 mod connection;
+mod country;
 pub mod derive;
 mod device;
 mod flow;

@@ -1,5 +1,7 @@
 //! Where a component is, as far as a load balancer in front of the portal says (portal protocol §7.4).
 
+use crate::country;
+
 /// A place.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Location {
@@ -22,12 +24,14 @@ const EARTH_RADIUS_KM: f64 = 6371.0;
 
 impl Location {
     /// Reads the header values `x-geo-location-region` and `x-geo-location-coordinates`; what cannot be read counts as
-    /// absent.
+    /// absent. Without coordinates the middle of the country has to do.
     pub fn from_headers(region: Option<&str>, coordinates: Option<&str>) -> Self {
         let region = region.map(str::trim).filter(|text| text.len() == 2);
+        let region = region.map(str::to_ascii_uppercase);
+        let coordinates = coordinates.and_then(Coordinates::parse);
         Self {
-            region: region.map(str::to_ascii_uppercase),
-            coordinates: coordinates.and_then(Coordinates::parse),
+            coordinates: coordinates.or_else(|| country::centre(region.as_deref()?)),
+            region,
         }
     }
 }
@@ -90,5 +94,8 @@ mod tests {
         }
         let location = Location::from_headers(Some("de"), None);
         assert_eq!(location.region.as_deref(), Some("DE"));
+        assert_eq!(location.coordinates, Coordinates::parse("51,9"));
+        let exact = Location::from_headers(Some("DE"), Some("52.5,13.4"));
+        assert_eq!(exact.coordinates, Coordinates::parse("52.5,13.4"));
     }
 }
