@@ -182,8 +182,8 @@ async fn index_of(handle: &Handle, name: &str) -> Result<u32> {
 
 /// Best effort: a missing sysctl (IPv6 compiled out, read-only `/proc/sys`) shows up as a failing step later.
 fn set_sysctls(host: &HostSpec) {
-    let all_groups = "0 2147483647";
-    let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", all_groups);
+    // Group 0 is the one that is mapped in every user namespace.
+    let _ = fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0");
     if host.forwarding {
         let _ = fs::write("/proc/sys/net/ipv4/ip_forward", "1");
         let _ = fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1");
