@@ -105,8 +105,18 @@ impl Process {
     ///
     /// If its end cannot be waited for.
     pub fn stop(&mut self, patience: Duration) -> Result<ExitStatus> {
+        self.stop_by(Signal::SIGTERM, patience)
+    }
+
+    /// As [`Self::stop`], asking by another signal.
+    ///
+    /// # Errors
+    ///
+    /// If its end cannot be waited for.
+    pub fn stop_by(&mut self, signal: Signal, patience: Duration) -> Result<ExitStatus> {
         if self.child.try_wait()?.is_none() {
-            let _ = self.signal(Signal::SIGTERM);
+            // It may end just now.
+            let _ = self.signal(signal);
         }
         let deadline = Instant::now() + patience;
         while Instant::now() < deadline {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 use testbed::Testbed;
@@ -290,9 +291,13 @@ impl System {
     pub fn stop_process(&mut self, name: &str) -> Result<ExitStatus> {
         let mut process = self.processes.remove(name);
         let process = process.as_mut();
-        process
-            .with_context(|| format!("{name} is not running"))?
-            .stop(GRACE)
+        let process = process.with_context(|| format!("{name} is not running"))?;
+        // By SIGTERM, a relay waits for the end of its last allocation, which lasts minutes.
+        let signal = match name {
+            host::RELAY => Signal::SIGINT,
+            _ => Signal::SIGTERM,
+        };
+        process.stop_by(signal, GRACE)
     }
 
     /// Ends one process as a power cut would.

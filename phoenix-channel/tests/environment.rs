@@ -1,6 +1,7 @@
 //! A secret leaves the environment without a trace. A process of its own, since the environment belongs to the whole
 //! process: the test starts itself again.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::process::{Command, ExitCode};
 

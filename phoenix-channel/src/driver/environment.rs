@@ -23,9 +23,8 @@ pub struct InvalidPlacement;
 ///
 /// Must be called before any other thread exists, first thing in a program.
 pub fn take_token_variable() -> Option<String> {
-    let token = std::env::var(TOKEN_VARIABLE).ok();
     // SAFETY: the caller guarantees that there is no other thread.
-    unsafe { std::env::remove_var(TOKEN_VARIABLE) };
+    let token = unsafe { crate::platform::take_from_environment(TOKEN_VARIABLE) };
     token.filter(|text| !text.trim().is_empty())
 }
 
