@@ -77,7 +77,6 @@ async fn serve(cli: &Cli, login: LoginUrl) -> Result<()> {
         &cli.tun_name,
         connlib_tun::Options {
             offload: !cli.no_offload,
-            ..connlib_tun::Options::default()
         },
     )
     .with_context(|| format!("cannot make the network interface {}", cli.tun_name))?;

@@ -166,6 +166,5 @@ fn channel_options(cli: &Cli) -> Result<phoenix_channel::Options> {
 fn tun_options(cli: &Cli) -> connlib_tun::Options {
     connlib_tun::Options {
         offload: !cli.no_offload,
-        ..connlib_tun::Options::default()
     }
 }

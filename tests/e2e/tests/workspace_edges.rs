@@ -1,4 +1,5 @@
 //! The dependencies between the workspace's crates are those of the table in `ARCHITECTURE.md`, and no others.
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -36,13 +36,13 @@ pub(crate) fn rewrite(bytes: &mut [u8], sent: &Tuple, delivered: &Tuple) {
     if sent.source != source {
         let _ = packet.set_source(source.ip());
         if delivered.transport != Transport::Other {
-            let _ = packet.set_source_protocol(source.port());
+            packet.set_source_protocol(source.port());
         }
     }
     if sent.destination != destination {
         let _ = packet.set_destination(destination.ip());
         if delivered.transport != Transport::Other {
-            let _ = packet.set_destination_protocol(destination.port());
+            packet.set_destination_protocol(destination.port());
         }
     }
 }

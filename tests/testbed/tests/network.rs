@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let tests: [(&str, fn(&Testbed) -> Result<()>); 5] = [
+    let tests: [(&str, Test); 5] = [
         ("udp_through_a_nat_and_back", udp_through_a_nat_and_back),
         ("tcp_transfers_a_megabyte", tcp_transfers_a_megabyte),
         ("ipv6_is_not_translated", ipv6_is_not_translated),
@@ -53,6 +53,8 @@ fn main() -> ExitCode {
     println!("{} passed, {failed} failed", tests.len() - failed);
     ExitCode::from(u8::from(failed > 0))
 }
+
+type Test = fn(&Testbed) -> Result<()>;
 
 fn topology() -> Topology {
     let default = vec![RouteSpec::default_v4(), RouteSpec::default_v6()];
