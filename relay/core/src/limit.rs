@@ -21,7 +21,9 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) enum Verdict {
     Allowed,
     /// Stay silent; worth a log line the first time in a while.
-    Exceeded { log: bool },
+    Exceeded {
+        log: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -130,6 +132,9 @@ mod tests {
         let source = "192.0.2.1".parse().unwrap();
         allowed(&mut limiter, "192.0.2.1", 100, start);
         assert_eq!(limiter.take(source, start), Verdict::Exceeded { log: true });
-        assert_eq!(limiter.take(source, start), Verdict::Exceeded { log: false });
+        assert_eq!(
+            limiter.take(source, start),
+            Verdict::Exceeded { log: false }
+        );
     }
 }

@@ -58,10 +58,7 @@ impl Nonces {
         };
         (window == current || window.checked_add(1) == Some(current))
             && mac.len() == MAC_LEN
-            && self
-                .mac(client, window)
-                .verify_truncated_left(&mac)
-                .is_ok()
+            && self.mac(client, window).verify_truncated_left(&mac).is_ok()
     }
 
     fn window(&self, now: Instant) -> u32 {
@@ -103,7 +100,11 @@ mod tests {
         assert_ne!(nonces.issue(client(2), start), nonce);
         assert!(nonces.is_valid(&nonce, client(1), start));
         assert!(!nonces.is_valid(&nonce, client(2), start));
-        assert!(nonces.is_valid(&nonce, client(1), start + 2 * WINDOW - Duration::from_secs(1)));
+        assert!(nonces.is_valid(
+            &nonce,
+            client(1),
+            start + 2 * WINDOW - Duration::from_secs(1)
+        ));
         assert!(!nonces.is_valid(&nonce, client(1), start + 2 * WINDOW));
         assert!(!Nonces::new([8; 32], start).is_valid(&nonce, client(1), start));
     }
@@ -112,7 +113,14 @@ mod tests {
     fn garbage_is_not_a_nonce() {
         let start = Instant::now();
         let nonces = Nonces::new([7; 32], start);
-        for text in ["", "0", "00000000", "zzzzzzzzAAAA", "ffffffffAAAAAAAAAAAAAAAA", "0000000é"] {
+        for text in [
+            "",
+            "0",
+            "00000000",
+            "zzzzzzzzAAAA",
+            "ffffffffAAAAAAAAAAAAAAAA",
+            "0000000é",
+        ] {
             assert!(!nonces.is_valid(text, client(1), start), "{text}");
         }
         let nonce = nonces.issue(client(1), start);

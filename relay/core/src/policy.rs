@@ -256,7 +256,9 @@ mod tests {
     #[test]
     fn relay_41_own_addresses_only_with_allocation_ports() {
         let bound = "10.9.0.1".parse().unwrap();
-        let policy = policy("198.51.100.7", |config| config.bound_addresses = vec![bound]);
+        let policy = policy("198.51.100.7", |config| {
+            config.bound_addresses = vec![bound]
+        });
         for ip in ["198.51.100.7", "[2001:db8:1::1]", "10.9.0.1"] {
             assert!(allowed(&policy, &format!("{ip}:49152")), "{ip}");
             assert!(!allowed(&policy, &format!("{ip}:3478")), "{ip}");

@@ -13,7 +13,11 @@ use ipnet::IpNet;
 ///
 /// The token comes from the environment variable FIREZONE_TOKEN.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "firezone-relay", version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "firezone-relay",
+    version,
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Subcommand>,
@@ -27,11 +31,21 @@ pub(crate) struct Cli {
     pub(crate) public_ip6_addr: Option<Ipv6Addr>,
 
     /// Local IPv4 address to bind.
-    #[arg(long, env = "BIND_IP4_ADDR", default_value = "0.0.0.0", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "BIND_IP4_ADDR",
+        default_value = "0.0.0.0",
+        value_name = "ADDRESS"
+    )]
     pub(crate) bind_ip4_addr: Ipv4Addr,
 
     /// Local IPv6 address to bind.
-    #[arg(long, env = "BIND_IP6_ADDR", default_value = "::", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "BIND_IP6_ADDR",
+        default_value = "::",
+        value_name = "ADDRESS"
+    )]
     pub(crate) bind_ip6_addr: Ipv6Addr,
 
     /// Port that clients talk to.
@@ -99,15 +113,30 @@ pub(crate) struct Cli {
     pub(crate) peer_policy: PrivatePeers,
 
     /// Network that clients may talk to in any case; may be repeated.
-    #[arg(long, env = "ALLOW_PEER_CIDR", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "ALLOW_PEER_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
     pub(crate) allow_peer_cidr: Vec<IpNet>,
 
     /// Network that clients may not talk to; may be repeated.
-    #[arg(long, env = "DENY_PEER_CIDR", value_name = "CIDR", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "DENY_PEER_CIDR",
+        value_name = "CIDR",
+        value_delimiter = ','
+    )]
     pub(crate) deny_peer_cidr: Vec<IpNet>,
 
     /// Unsigned refusals per second and source.
-    #[arg(long, env = "UNAUTH_REPLIES_PER_SECOND", default_value_t = 20, value_name = "NUMBER")]
+    #[arg(
+        long,
+        env = "UNAUTH_REPLIES_PER_SECOND",
+        default_value_t = 20,
+        value_name = "NUMBER"
+    )]
     pub(crate) unauth_replies_per_second: u32,
 
     /// Ignore requests without a user name.
@@ -119,7 +148,12 @@ pub(crate) struct Cli {
     pub(crate) drain_timeout: Duration,
 
     /// Address of the health and metrics endpoint.
-    #[arg(long, env = "HEALTH_CHECK_ADDR", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "HEALTH_CHECK_ADDR",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
     pub(crate) health_check_addr: SocketAddr,
 
     /// Format of the log on stdout.
@@ -252,7 +286,10 @@ mod tests {
     fn positional_token_and_name() {
         let cli = Cli::try_parse_from(["relay", "--public-ip4-addr", "192.0.2.1", "tok", "me"]);
         let cli = cli.unwrap();
-        assert_eq!((cli.token.as_deref(), cli.name.as_deref()), (Some("tok"), Some("me")));
+        assert_eq!(
+            (cli.token.as_deref(), cli.name.as_deref()),
+            (Some("tok"), Some("me"))
+        );
         assert!(cli.command.is_none());
     }
 

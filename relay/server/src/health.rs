@@ -21,9 +21,15 @@ pub(crate) async fn serve(
         .with_context(|| format!("cannot listen on {address} (--health-check-addr)"))?;
     let alive = Arc::clone(&shared);
     let router = Router::new()
-        .route("/healthz", get(move || std::future::ready(status(alive.is_alive()))))
+        .route(
+            "/healthz",
+            get(move || std::future::ready(status(alive.is_alive()))),
+        )
         .route("/readyz", get(move || std::future::ready(ready(&shared))))
-        .route("/metrics", get(move || std::future::ready(metrics.render())));
+        .route(
+            "/metrics",
+            get(move || std::future::ready(metrics.render())),
+        );
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, router).await {
             tracing::warn!(%error, "The health endpoint ended");

@@ -205,7 +205,9 @@ fn config(cli: &Cli) -> Result<Config> {
         .context("--lowest-port, --highest-port")?;
     let mut config = match (cli.profile, cli.standalone) {
         (Some(cli::Profile::Open), false) => {
-            bail!("--profile open needs --standalone: with a portal, only bound channels may admit peers")
+            bail!(
+                "--profile open needs --standalone: with a portal, only bound channels may admit peers"
+            )
         }
         (Some(cli::Profile::Portal), _) | (None, false) => Config::portal(public),
         (Some(cli::Profile::Open), true) | (None, true) => Config::open(public),
@@ -255,7 +257,10 @@ fn peer_policy(cli: &Cli) -> PeerPolicy {
 
 fn bound_addresses(cli: &Cli) -> Vec<IpAddr> {
     let bound = [IpAddr::V4(cli.bind_ip4_addr), IpAddr::V6(cli.bind_ip6_addr)];
-    bound.into_iter().filter(|ip| !ip.is_unspecified()).collect()
+    bound
+        .into_iter()
+        .filter(|ip| !ip.is_unspecified())
+        .collect()
 }
 
 /// As many allocations as there can be sockets.
@@ -278,7 +283,9 @@ fn seed(cli: &Cli) -> Result<[u8; 32]> {
     let is_loopback = cli.public_ip4_addr.is_none_or(|ip| ip.is_loopback())
         && cli.public_ip6_addr.is_none_or(|ip| ip.is_loopback());
     if !is_loopback && !cli.standalone {
-        bail!("--rng-seed makes all credentials predictable; it is for loopback addresses and --standalone");
+        bail!(
+            "--rng-seed makes all credentials predictable; it is for loopback addresses and --standalone"
+        );
     }
     tracing::warn!("--rng-seed makes all credentials predictable");
     Ok(rand::rngs::StdRng::seed_from_u64(seed).random())

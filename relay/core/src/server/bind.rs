@@ -76,7 +76,9 @@ impl Server {
         }
         if self.is_open_profile() {
             let own = self.policy.own();
-            let peers = peers.iter().map(|peer| own.canonical(PeerSocket::new(*peer)));
+            let peers = peers
+                .iter()
+                .map(|peer| own.canonical(PeerSocket::new(*peer)));
             let peers: Vec<_> = peers.collect();
             self.permit(client, &peers, now)?;
         }

@@ -196,10 +196,9 @@ impl Server {
             return Some(Route::ToPeer { port, peer });
         }
         let relayed = own.relayed(peer.family(), port.get())?;
-        let (client, number) = self.channels.of_peer(
-            AllocationPort::new(peer.port()),
-            PeerSocket::new(relayed),
-        )?;
+        let (client, number) = self
+            .channels
+            .of_peer(AllocationPort::new(peer.port()), PeerSocket::new(relayed))?;
         Some(Route::ToClient { client, number })
     }
 

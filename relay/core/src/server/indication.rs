@@ -68,9 +68,8 @@ impl Server {
         let allocation = self.allocations.get(client)?;
         let peer = self.policy.own().canonical(peer);
         let until = allocation.permissions.get(&peer.ip())?;
-        let permitted = *until > now
-            && allocation.families.contains(peer.family())
-            && self.policy.allows(peer);
+        let permitted =
+            *until > now && allocation.families.contains(peer.family()) && self.policy.allows(peer);
         permitted.then_some(allocation.port)
     }
 
@@ -110,8 +109,7 @@ impl Server {
             Ok(bytes) => {
                 self.counters.relayed_packets += 1;
                 self.counters.relayed_bytes += payload.len() as u64;
-                self.commands
-                    .push_back(Command::Send { to: client, bytes });
+                self.commands.push_back(Command::Send { to: client, bytes });
             }
             Err(error) => tracing::error!(%error, "A Data indication cannot be encoded"),
         }

@@ -277,8 +277,7 @@ impl Server {
         } = allocation;
         for number in channels {
             if let Some(deadline) = self.channels.remove(client, number) {
-                self.timers
-                    .disarm(Timer::Channel(client, number), deadline);
+                self.timers.disarm(Timer::Channel(client, number), deadline);
             }
         }
         self.timers.disarm(Timer::Allocation(client), expires_at);

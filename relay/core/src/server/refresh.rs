@@ -52,11 +52,7 @@ impl Server {
         Ok(self.prolong(client, grant(wish, user), user, now))
     }
 
-    fn delete_on_request(
-        &mut self,
-        client: ClientSocket,
-        transaction_id: TransactionId,
-    ) -> Answer {
+    fn delete_on_request(&mut self, client: ClientSocket, transaction_id: TransactionId) -> Answer {
         self.delete_allocation(client, "deleted by its client");
         if self.deletions.len() == MAX_DELETIONS {
             self.deletions.pop_front();

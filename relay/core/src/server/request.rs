@@ -210,8 +210,7 @@ impl Server {
         match response.encode(key) {
             Ok(bytes) => {
                 self.counters.count_response(response.method, code);
-                self.commands
-                    .push_back(Command::Send { to: client, bytes });
+                self.commands.push_back(Command::Send { to: client, bytes });
             }
             Err(error) => tracing::error!(%error, "A reply cannot be encoded"),
         }

@@ -55,13 +55,27 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
 #[cfg(target_os = "linux")]
 pub(crate) fn reset_path_mtu(socket: &impl AsRawFd, is_v6: bool) -> io::Result<()> {
     let (level, name, value) = match is_v6 {
-        false => (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_WANT),
-        true => (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_WANT),
+        false => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_WANT,
+        ),
+        true => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_WANT,
+        ),
     };
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed, and the value is an int that outlives the call.
     let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            length,
+        )
     };
     match result {
         0 => Ok(()),

@@ -186,7 +186,11 @@ mod tests {
     fn cut(run: &Run) -> Vec<usize> {
         match run.bytes.is_empty() {
             true => vec![0],
-            false => run.bytes.chunks(run.segment_size).map(<[u8]>::len).collect(),
+            false => run
+                .bytes
+                .chunks(run.segment_size)
+                .map(<[u8]>::len)
+                .collect(),
         }
     }
 

@@ -85,7 +85,11 @@ impl UdpSocket {
     /// Binds a non-blocking socket and registers it, edge-triggered, for both directions. An IPv6 socket takes IPv6
     /// only, so that both families share a port number.
     pub(crate) fn bind(plan: Plan, registry: &Registry, token: Token) -> io::Result<Self> {
-        let socket = Socket::new(Domain::for_address(plan.bind), Type::DGRAM, Some(Protocol::UDP))?;
+        let socket = Socket::new(
+            Domain::for_address(plan.bind),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
         if plan.bind.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -239,7 +243,9 @@ impl UdpSocket {
         self.max_segment = match segment_size > SAFE_SEGMENT {
             true => segment_size - 1,
             false => {
-                tracing::warn!("The system refuses UDP segmentation offload; sending datagrams one by one");
+                tracing::warn!(
+                    "The system refuses UDP segmentation offload; sending datagrams one by one"
+                );
                 0
             }
         };

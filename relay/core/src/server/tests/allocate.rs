@@ -106,7 +106,9 @@ fn relay_22_channels_go_with_their_allocation() {
     assert_eq!(world.server.channel_count(), 0);
     world.allocate(client, &user);
     world.bind(client, &user, 0x4001, peer).success();
-    world.bind(client, &user, 0x4000, addr("203.0.113.8:8")).success();
+    world
+        .bind(client, &user, 0x4000, addr("203.0.113.8:8"))
+        .success();
 }
 
 #[test]
@@ -191,15 +193,36 @@ fn relay_25_families() {
     let expected = [
         (
             PublicAddresses::V4(v4),
-            [Ok(vec![V4]), Ok(vec![V4]), Err(440), Ok(vec![V4]), Err(400), Err(400)],
+            [
+                Ok(vec![V4]),
+                Ok(vec![V4]),
+                Err(440),
+                Ok(vec![V4]),
+                Err(400),
+                Err(400),
+            ],
         ),
         (
             PublicAddresses::V6(v6),
-            [Err(440), Err(440), Ok(vec![V6]), Ok(vec![V6]), Err(400), Err(400)],
+            [
+                Err(440),
+                Err(440),
+                Ok(vec![V6]),
+                Ok(vec![V6]),
+                Err(400),
+                Err(400),
+            ],
         ),
         (
             PublicAddresses::Dual(v4, v6),
-            [Ok(vec![V4]), Ok(vec![V4]), Ok(vec![V6]), Ok(vec![V4, V6]), Err(400), Err(400)],
+            [
+                Ok(vec![V4]),
+                Ok(vec![V4]),
+                Ok(vec![V6]),
+                Ok(vec![V4, V6]),
+                Err(400),
+                Err(400),
+            ],
         ),
     ];
     for (public, row) in expected {
@@ -216,8 +239,17 @@ fn relay_25_dual_stack_shares_one_port() {
     let (client, user) = (addr(CLIENT), world.user("salt"));
     let (relayed, _) = world.ask(client, &user, dual(None)).allocated();
     let port = relayed[0].port();
-    assert_eq!(relayed, [addr(&format!("{PUBLIC_V4}:{port}")), addr(&format!("[{PUBLIC_V6}]:{port}"))]);
-    assert_eq!(world.take_log(), [format!("bind {port} V4"), format!("bind {port} V6")]);
+    assert_eq!(
+        relayed,
+        [
+            addr(&format!("{PUBLIC_V4}:{port}")),
+            addr(&format!("[{PUBLIC_V6}]:{port}"))
+        ]
+    );
+    assert_eq!(
+        world.take_log(),
+        [format!("bind {port} V4"), format!("bind {port} V6")]
+    );
 }
 
 #[test]
@@ -281,7 +313,9 @@ fn relay_27_full_range() {
 #[test]
 fn relay_28_occupied_ports_are_passed_over() {
     let mut world = World::new(4);
-    world.occupied.extend([FIRST_PORT, FIRST_PORT + 1, FIRST_PORT + 3]);
+    world
+        .occupied
+        .extend([FIRST_PORT, FIRST_PORT + 1, FIRST_PORT + 3]);
     let (client, user) = (addr(CLIENT), world.user("salt"));
     assert_eq!(world.allocate(client, &user), FIRST_PORT + 2);
     let (other, user) = (addr("192.0.2.2:1"), world.user("other"));
@@ -312,7 +346,10 @@ fn the_answer_waits_for_every_socket() {
     let server = &mut world.server;
     server.handle_client_input(client, Train::single(&bytes), now, &mut sink);
     for family in [Family::V4, Family::V6] {
-        assert_eq!(server.poll_command(), Some(Command::CreateAllocation { port, family }));
+        assert_eq!(
+            server.poll_command(),
+            Some(Command::CreateAllocation { port, family })
+        );
     }
     // A retransmission meanwhile changes nothing.
     server.handle_client_input(client, Train::single(&bytes), now, &mut sink);
@@ -321,7 +358,10 @@ fn the_answer_waits_for_every_socket() {
     assert_eq!(server.poll_command(), None);
     server.handle_port_failed(port, Family::V6, now);
     let family = Family::V4;
-    assert_eq!(server.poll_command(), Some(Command::FreeAllocation { port, family }));
+    assert_eq!(
+        server.poll_command(),
+        Some(Command::FreeAllocation { port, family })
+    );
     assert!(matches!(server.poll_command(), Some(Command::Send { .. })));
     assert_eq!(server.allocation_count(), 0);
     assert_eq!(server.ports.len(), 1);
@@ -344,7 +384,9 @@ fn relay_29_one_allocation_per_user() {
     let mut world = World::new(4);
     let (old, new, user) = (addr(CLIENT), addr("192.0.2.1:50000"), world.user("salt"));
     let first = world.allocate(old, &user);
-    world.bind(old, &user, 0x4000, addr("203.0.113.9:9")).success();
+    world
+        .bind(old, &user, 0x4000, addr("203.0.113.9:9"))
+        .success();
     world.take_log();
     let second = world.allocate(new, &user);
     assert_eq!(
@@ -380,7 +422,9 @@ fn relay_46_wishes_for_ports() {
         let reply = world.ask(client, &user, body);
         assert_eq!(reply.code(), ErrorCode::INSUFFICIENT_CAPACITY);
     }
-    let (relayed, _) = world.ask(client, &user, wish(Some(false), None)).allocated();
+    let (relayed, _) = world
+        .ask(client, &user, wish(Some(false), None))
+        .allocated();
     assert_eq!(relayed[0].port(), FIRST_PORT);
     let (other, user) = (addr("192.0.2.2:1"), world.user("other"));
     let reply = world.ask(other, &user, wish(Some(false), None));
@@ -424,7 +468,9 @@ fn relay_53_draining_serves_what_exists() {
     world.allocate(client, &user);
     world.server.drain();
     assert_eq!(world.refresh(client, &user, 600).refreshed(), 600);
-    world.bind(client, &user, 0x4000, addr("203.0.113.9:9")).success();
+    world
+        .bind(client, &user, 0x4000, addr("203.0.113.9:9"))
+        .success();
     let (other, stranger) = (addr("192.0.2.2:1"), world.user("other"));
     let reply = world.ask(other, &stranger, dual(None));
     assert_eq!(reply.code(), ErrorCode::INSUFFICIENT_CAPACITY);

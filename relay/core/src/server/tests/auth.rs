@@ -64,12 +64,18 @@ fn relay_08_every_refusal_is_signed() {
     assert_eq!(code(world.refresh(client, &user, 600)), 437);
     assert_eq!(code(world.bind(client, &user, 0x4000, peer)), 437);
     assert_eq!(code(world.permit(client, &user, &[peer])), 437);
-    assert_eq!(code(world.ask(client, &user, RequestBody::Allocate(Allocate::default()))), 400);
+    assert_eq!(
+        code(world.ask(client, &user, RequestBody::Allocate(Allocate::default()))),
+        400
+    );
     let tcp = Allocate {
         requested_transport: Some(6),
         ..Allocate::default()
     };
-    assert_eq!(code(world.ask(client, &user, RequestBody::Allocate(tcp))), 442);
+    assert_eq!(
+        code(world.ask(client, &user, RequestBody::Allocate(tcp))),
+        442
+    );
     world.ask(client, &user, single(None)).allocated();
     assert_eq!(code(world.ask(client, &user, dual(None))), 437);
     let loopback = addr("127.0.0.1:9");
@@ -77,7 +83,10 @@ fn relay_08_every_refusal_is_signed() {
     let v6 = addr("[2001:db8::9]:9");
     assert_eq!(code(world.bind(client, &user, 0x4000, v6)), 443);
     assert_eq!(code(world.bind(client, &user, 0x5000, peer)), 400);
-    assert_eq!(code(world.bind(client, &user, 0x4000, addr("203.0.113.9:0"))), 400);
+    assert_eq!(
+        code(world.bind(client, &user, 0x4000, addr("203.0.113.9:0"))),
+        400
+    );
     let stale = world.request(client, &user, Some("stale"), refresh());
     assert!(stale.is_signed_by(&user));
     assert_eq!(code(stale), 438);
@@ -170,7 +179,10 @@ fn relay_14_signed_refresh_vector() {
     assert_eq!(user.password, "Zk4gxTOkbJAgDbuCC/GR5hYx+A9dZBiuB2slAcfHyys");
     let envelope = Envelope::parse(&bytes).unwrap();
     assert_eq!(envelope.verify_integrity(&user.key()), Integrity::Valid);
-    assert_eq!(Reply(world.exchange(addr(CLIENT), &bytes)).code(), ErrorCode::UNAUTHORIZED);
+    assert_eq!(
+        Reply(world.exchange(addr(CLIENT), &bytes)).code(),
+        ErrorCode::UNAUTHORIZED
+    );
     for bit in 0..bytes.len() * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
@@ -184,8 +196,17 @@ fn relay_14_signed_refresh_vector() {
 fn relay_15_malformed_user_names_are_refused_unsigned() {
     let mut world = World::new(1);
     let client = addr(CLIENT);
-    let nonce = { let user = world.user("s"); world.nonce(client, &user) };
-    for username in ["nocolon", "1:a:b", "99999999999:", "+99999999999:a", "099999999999:a"] {
+    let nonce = {
+        let user = world.user("s");
+        world.nonce(client, &user)
+    };
+    for username in [
+        "nocolon",
+        "1:a:b",
+        "99999999999:",
+        "+99999999999:a",
+        "099999999999:a",
+    ] {
         let user = Credentials {
             username: username.to_owned(),
             password: "x".to_owned(),
@@ -219,8 +240,16 @@ fn relay_16_what_follows_the_signature_has_no_effect() {
 fn relay_17_huge_expiries_do_not_overflow() {
     let mut world = World::new(1);
     let client = addr(CLIENT);
-    let nonce = { let user = world.user("s"); world.nonce(client, &user) };
-    for (expiry, granted) in [(u64::MAX, None), (1 << 63, None), (0, None), ((1 << 63) - 1, Some(600))] {
+    let nonce = {
+        let user = world.user("s");
+        world.nonce(client, &user)
+    };
+    for (expiry, granted) in [
+        (u64::MAX, None),
+        (1 << 63, None),
+        (0, None),
+        ((1 << 63) - 1, Some(600)),
+    ] {
         let user = world.user_until(expiry, "s");
         let reply = world.request(client, &user, Some(&nonce), dual(None));
         match granted {

@@ -91,7 +91,10 @@ fn relay_32_numbers_out_of_range() {
     let mut world = World::new(1);
     let (client, user) = (addr(CLIENT), world.user("salt"));
     world.allocate(client, &user);
-    assert_eq!(world.bind(client, &user, 22110, addr(PEER)).code().get(), 400);
+    assert_eq!(
+        world.bind(client, &user, 22110, addr(PEER)).code().get(),
+        400
+    );
     // 0x8000 exists in no range, so it cannot even be decoded.
     let nonce = world.nonce(client, &user);
     let bind = ChannelBind {
@@ -99,7 +102,10 @@ fn relay_32_numbers_out_of_range() {
         peer: Some(addr(PEER)),
     };
     let mut bytes = world.signed(&user, Some(&nonce), RequestBody::ChannelBind(bind));
-    let at = bytes.windows(4).position(|it| it == [0, 0x0C, 0, 4]).unwrap();
+    let at = bytes
+        .windows(4)
+        .position(|it| it == [0, 0x0C, 0, 4])
+        .unwrap();
     bytes[at + 4] = 0x80;
     let reply = Reply(world.exchange(client, &bytes));
     assert_eq!(reply.code().get(), 400);
@@ -147,7 +153,10 @@ fn relay_34_cool_down_keeps_the_pair_together() {
     world.advance(secs(700));
     let other = addr("203.0.113.10:10");
     assert_eq!(world.bind(client, &user, 0x4000, other).code().get(), 400);
-    assert_eq!(world.bind(client, &user, 0x4001, addr(PEER)).code().get(), 400);
+    assert_eq!(
+        world.bind(client, &user, 0x4001, addr(PEER)).code().get(),
+        400
+    );
     world.bind(client, &user, 0x4000, addr(PEER)).success();
     world.data_from_client(client, 0x4000, b"out");
     world.from_peer(FIRST_PORT, addr(PEER), b"in");
@@ -167,11 +176,25 @@ fn relay_35_conflicts_are_per_client() {
     let users = ["a", "b"].map(|salt| world.user(salt));
     let ports = [0, 1].map(|it| world.allocate(clients[it], &users[it]));
     for it in [0, 1] {
-        world.bind(clients[it], &users[it], 0x4000, addr(PEER)).success();
+        world
+            .bind(clients[it], &users[it], 0x4000, addr(PEER))
+            .success();
     }
     let other = addr("203.0.113.10:10");
-    assert_eq!(world.bind(clients[0], &users[0], 0x4000, other).code().get(), 400);
-    assert_eq!(world.bind(clients[0], &users[0], 0x4001, addr(PEER)).code().get(), 400);
+    assert_eq!(
+        world
+            .bind(clients[0], &users[0], 0x4000, other)
+            .code()
+            .get(),
+        400
+    );
+    assert_eq!(
+        world
+            .bind(clients[0], &users[0], 0x4001, addr(PEER))
+            .code()
+            .get(),
+        400
+    );
     for it in [0, 1] {
         world.data_from_client(clients[it], 0x4000, b"x");
         world.from_peer(ports[it], addr(PEER), b"y");
@@ -224,8 +247,13 @@ fn relay_37_data_right_behind_its_bind() {
 fn relay_38_peer_of_the_other_family() {
     let mut world = World::new(1);
     let (client, user) = (addr(CLIENT), world.user("salt"));
-    world.ask(client, &user, single(Some(Family::V6))).allocated();
-    assert_eq!(world.bind(client, &user, 0x4000, addr(PEER)).code().get(), 443);
+    world
+        .ask(client, &user, single(Some(Family::V6)))
+        .allocated();
+    assert_eq!(
+        world.bind(client, &user, 0x4000, addr(PEER)).code().get(),
+        443
+    );
     assert_eq!(world.permit(client, &user, &[addr(PEER)]).code().get(), 443);
     world.bind(client, &user, 0x4000, addr(PEER_V6)).success();
 }
@@ -276,9 +304,12 @@ fn as_many_channels_as_there_are_numbers() {
             peer: Some(SocketAddr::new(addr(PEER).ip(), channel)),
         };
         let bytes = world.signed(&user, Some(&nonce), RequestBody::ChannelBind(bind));
-        world
-            .server
-            .handle_client_input(client, Train::single(&bytes), world.now, &mut Sink::default());
+        world.server.handle_client_input(
+            client,
+            Train::single(&bytes),
+            world.now,
+            &mut Sink::default(),
+        );
     }
     world.execute();
     assert_eq!(world.server.channel_count(), 4096);

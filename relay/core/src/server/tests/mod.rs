@@ -73,8 +73,7 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let public =
-            PublicAddresses::Dual(PUBLIC_V4.parse().unwrap(), PUBLIC_V6.parse().unwrap());
+        let public = PublicAddresses::Dual(PUBLIC_V4.parse().unwrap(), PUBLIC_V6.parse().unwrap());
         let mut config = Config::portal(public);
         config.ports = range(1);
         change(&mut config);

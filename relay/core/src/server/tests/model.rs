@@ -29,7 +29,8 @@ fn step() -> impl Strategy<Value = Step> {
         (0..CLIENTS, 0x4000u16..0x4004).prop_map(|(client, n)| Step::FromClient(client, n)),
         (0..CLIENTS, 0..PEERS).prop_map(|(client, peer)| Step::FromPeer(client, peer)),
         (1u64..700).prop_map(Step::Wait),
-        (0..CLIENTS, prop::collection::vec(any::<u8>(), 0..60)).prop_map(|(c, b)| Step::Garbage(c, b)),
+        (0..CLIENTS, prop::collection::vec(any::<u8>(), 0..60))
+            .prop_map(|(c, b)| Step::Garbage(c, b)),
     ]
 }
 
@@ -52,7 +53,9 @@ impl Model {
         let now = self.now;
         self.allocations.retain(|_, it| it.expires > now);
         for allocation in self.allocations.values_mut() {
-            allocation.channels.retain(|_, (_, bound)| *bound + 900 > now);
+            allocation
+                .channels
+                .retain(|_, (_, bound)| *bound + 900 > now);
         }
     }
 
@@ -107,7 +110,12 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
                 expires: model.now + u64::from(lifetime),
                 channels: BTreeMap::new(),
             };
-            assert!(model.allocations.values().all(|it| it.port != allocation.port));
+            assert!(
+                model
+                    .allocations
+                    .values()
+                    .all(|it| it.port != allocation.port)
+            );
             model.allocations.insert(index, allocation);
         }
         Step::Refresh(index, lifetime) => {
@@ -137,7 +145,11 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
                 let (to, bound) = allocation.channels.get(&number)?;
                 (bound + 600 > model.now).then(|| to_peer(allocation.port, peer(*to)))
             });
-            let got: Vec<_> = world.take_forwarded().into_iter().map(|(to, _)| to).collect();
+            let got: Vec<_> = world
+                .take_forwarded()
+                .into_iter()
+                .map(|(to, _)| to)
+                .collect();
             assert_eq!(got, expected.into_iter().collect::<Vec<_>>());
         }
         Step::FromPeer(index, from) => {
@@ -148,7 +160,11 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
             let bound = |it: &(&u16, &(usize, u64))| it.1.0 == from && it.1.1 + 600 > model.now;
             let expected = allocation.channels.iter().find(bound);
             let expected = expected.map(|(number, _)| to_client(client(index), *number));
-            let got: Vec<_> = world.take_forwarded().into_iter().map(|(to, _)| to).collect();
+            let got: Vec<_> = world
+                .take_forwarded()
+                .into_iter()
+                .map(|(to, _)| to)
+                .collect();
             assert_eq!(got, expected.into_iter().collect::<Vec<_>>());
         }
         Step::Wait(seconds) => {

@@ -10,7 +10,9 @@ fn open() -> World {
     let public = PublicAddresses::Dual(PUBLIC_V4.parse().unwrap(), PUBLIC_V6.parse().unwrap());
     let mut config = Config::open(public);
     config.ports = range(2);
-    config.static_users.insert("me".to_owned(), "secret".to_owned());
+    config
+        .static_users
+        .insert("me".to_owned(), "secret".to_owned());
     World::of(config)
 }
 
@@ -65,10 +67,16 @@ fn relay_39_open_profile_permissions() {
     world.from_peer(port, addr("203.0.113.9:10"), b"");
     assert_eq!(
         data_indications(&mut world),
-        [(addr(PEER), b"in".to_vec()), (addr("203.0.113.9:10"), vec![])]
+        [
+            (addr(PEER), b"in".to_vec()),
+            (addr("203.0.113.9:10"), vec![])
+        ]
     );
     world.from_client(client, &send(PEER, b"out"));
-    assert_eq!(world.take_forwarded(), [(to_peer(port, addr(PEER)), b"out".to_vec())]);
+    assert_eq!(
+        world.take_forwarded(),
+        [(to_peer(port, addr(PEER)), b"out".to_vec())]
+    );
 
     world.advance(secs(1));
     world.from_peer(port, addr(PEER), b"late");
@@ -84,7 +92,10 @@ fn a_channel_admits_its_peer_without_a_channel_too() {
     world.bind(client, &user, 0x7FFF, addr(PEER)).success();
     world.from_peer(port, addr(PEER), b"channel");
     world.from_peer(port, addr("203.0.113.9:10"), b"permission");
-    assert_eq!(world.take_forwarded(), [(to_client(client, 0x7FFF), b"channel".to_vec())]);
+    assert_eq!(
+        world.take_forwarded(),
+        [(to_client(client, 0x7FFF), b"channel".to_vec())]
+    );
     assert_eq!(data_indications(&mut world).len(), 1);
     world.data_from_client(client, 0x7FFF, b"back");
     assert_eq!(world.take_forwarded().len(), 1);
@@ -112,12 +123,16 @@ fn permissions_are_bounded() {
     let mut world = open();
     let (client, user) = (addr(CLIENT), world.user("salt"));
     world.allocate(client, &user);
-    let peers: Vec<_> = (0..=255).map(|it| SocketAddr::from(([203, 0, 113, it], 1))).collect();
+    let peers: Vec<_> = (0..=255)
+        .map(|it| SocketAddr::from(([203, 0, 113, it], 1)))
+        .collect();
     world.permit(client, &user, &peers).success();
     let reply = world.permit(client, &user, &[addr("203.0.112.1:1")]);
     assert_eq!(reply.code().get(), 508);
     world.advance(secs(300));
-    world.permit(client, &user, &[addr("203.0.112.1:1")]).success();
+    world
+        .permit(client, &user, &[addr("203.0.112.1:1")])
+        .success();
 }
 
 #[test]
