@@ -63,8 +63,11 @@ impl Host {
             self.namespace.net_fd(),
             self.namespace.mnt_fd(),
         );
-        format!(
-            "nsenter --target {pid} --user --preserve-credentials --net=/proc/{pid}/fd/{net} --mount=/proc/{pid}/fd/{mnt}"
-        )
+        // Entering one's own user namespace is an error, so the flags are there only if there is another.
+        let user = match crate::namespace::is_in_user_namespace() {
+            true => format!(" --user=/proc/{pid}/ns/user --preserve-credentials"),
+            false => String::new(),
+        };
+        format!("nsenter{user} --net=/proc/{pid}/fd/{net} --mount=/proc/{pid}/fd/{mnt}")
     }
 }

@@ -75,6 +75,13 @@ fn enter_user_namespace() -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
+/// Whether this process lives in a user namespace below the system's.
+pub(crate) fn is_in_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    // The system's own maps every id to itself.
+    !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 /// A network and a mount namespace, alive as long as this value or a process inside.
 #[derive(Debug, Clone)]
 pub(crate) struct Namespace {
