@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use crate::content;
 
 /// What the page says, so that a reader knows that it is the right one.
-pub const PAGE: &str = "<!doctype html><title>Private page</title><h1>You reached the private web server.</h1>\n";
+pub const PAGE: &str =
+    "<!doctype html><title>Private page</title><h1>You reached the private web server.</h1>\n";
 /// Largest file that is served.
 const MAX_FILE: u64 = 1 << 32;
 
@@ -75,6 +76,7 @@ fn answer(mut stream: TcpStream) -> Result<()> {
 }
 
 fn head(stream: &mut TcpStream, status: &str, length: u64) -> Result<()> {
-    let text = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let text =
+        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
     Ok(stream.write_all(text.as_bytes())?)
 }

@@ -79,10 +79,18 @@ impl Process {
                 return Ok(value);
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("{} ended ({status}) before {what}; its log says:\n{}", self.name, self.tail());
+                bail!(
+                    "{} ended ({status}) before {what}; its log says:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
             if Instant::now() > deadline {
-                bail!("{}: {what} did not happen within {patience:?}; its log says:\n{}", self.name, self.tail());
+                bail!(
+                    "{}: {what} did not happen within {patience:?}; its log says:\n{}",
+                    self.name,
+                    self.tail()
+                );
             }
             crate::interrupt::check()?;
             thread::sleep(POLL);

@@ -20,7 +20,9 @@ pub fn run_if_asked() -> Option<ExitCode> {
         return None;
     }
     let role = arguments.next().unwrap_or_default();
-    let rest = std::iter::once(program).chain(arguments).collect::<Vec<_>>();
+    let rest = std::iter::once(program)
+        .chain(arguments)
+        .collect::<Vec<_>>();
     Some(match role.as_str() {
         "portal" => portal_server::run(rest),
         "relay" => relay_server::run(rest),

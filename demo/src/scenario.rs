@@ -231,7 +231,10 @@ impl Scenario {
             // A resolver that does not exist: names of resources must resolve without it.
             etc: BTreeMap::from([
                 file("resolv.conf", "nameserver 203.0.113.53\n"),
-                file("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n"),
+                file(
+                    "nsswitch.conf",
+                    "passwd: files\ngroup: files\nhosts: files dns\n",
+                ),
                 file("hosts", "127.0.0.1 localhost\n::1 localhost\n"),
             ]),
             forwarding: false,
@@ -240,8 +243,9 @@ impl Scenario {
 
     fn gateway(self) -> HostSpec {
         let (v4, v6) = self.access(GATEWAY_V4, GATEWAY_V6);
-        let hosts =
-            format!("127.0.0.1 localhost\n::1 localhost\n{APP_V4} {APP_NAME}\n{APP_V6} {APP_NAME}\n");
+        let hosts = format!(
+            "127.0.0.1 localhost\n::1 localhost\n{APP_V4} {APP_NAME}\n{APP_V6} {APP_NAME}\n"
+        );
         HostSpec {
             name: host::GATEWAY.to_owned(),
             interfaces: vec![
@@ -270,7 +274,10 @@ impl Scenario {
             ],
             etc: BTreeMap::from([
                 ("hosts".to_owned(), hosts),
-                ("resolv.conf".to_owned(), "nameserver 203.0.113.53\n".to_owned()),
+                (
+                    "resolv.conf".to_owned(),
+                    "nameserver 203.0.113.53\n".to_owned(),
+                ),
             ]),
             forwarding: true,
         }

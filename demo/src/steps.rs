@@ -71,24 +71,38 @@ pub fn run(system: &mut System, reporter: &mut Reporter, options: Options) -> Re
     }
 
     reporter.heading("A DNS resource: http://app.demo.internal/");
-    if !step(reporter, "resolve from the client's machine", || resolve(system))? {
+    if !step(reporter, "resolve from the client's machine", || {
+        resolve(system)
+    })? {
         return Ok(());
     }
     let mut first_packet = Instant::now();
-    step(reporter, "first page, IPv4: first SYN to first byte", || {
-        first_packet = Instant::now();
-        first_page(system, options.first_byte_limit)
-    })?;
+    step(
+        reporter,
+        "first page, IPv4: first SYN to first byte",
+        || {
+            first_packet = Instant::now();
+            first_page(system, options.first_byte_limit)
+        },
+    )?;
     step(reporter, "path in use", || path(system, first_packet))?;
     step(reporter, "page again, IPv4", || page(system, 4))?;
     step(reporter, "page, IPv6", || page(system, 6))?;
     step(reporter, "ping, IPv4 and IPv6", || ping_app(system))?;
-    step(reporter, "file with checksum, IPv4", || file(system, 4, options.file_size))?;
-    step(reporter, "file with checksum, IPv6", || file(system, 6, options.file_size))?;
+    step(reporter, "file with checksum, IPv4", || {
+        file(system, 4, options.file_size)
+    })?;
+    step(reporter, "file with checksum, IPv6", || {
+        file(system, 6, options.file_size)
+    })?;
 
     reporter.heading("A CIDR resource: the private network by address");
-    step(reporter, "page from 10.20.0.10", || cidr(system, scenario::WEB_V4.into()))?;
-    step(reporter, "page from fd20::10", || cidr(system, scenario::WEB_V6.into()))?;
+    step(reporter, "page from 10.20.0.10", || {
+        cidr(system, scenario::WEB_V4.into())
+    })?;
+    step(reporter, "page from fd20::10", || {
+        cidr(system, scenario::WEB_V6.into())
+    })?;
 
     reporter.heading("What no policy allows");
     step(reporter, "database at 10.20.0.66 is refused", || {
@@ -102,18 +116,28 @@ pub fn run(system: &mut System, reporter: &mut Reporter, options: Options) -> Re
         return Ok(());
     }
     reporter.heading("Goodbye");
-    step(reporter, "client ends and gives DNS back", || goodbye(system))?;
+    step(reporter, "client ends and gives DNS back", || {
+        goodbye(system)
+    })?;
     Ok(())
 }
 
 type Start = fn(&mut System) -> Result<Step>;
 
 const STARTS: [(&str, Start); 5] = [
-    ("private web server", |system| timed(system, System::start_web)),
+    ("private web server", |system| {
+        timed(system, System::start_web)
+    }),
     ("portal", |system| timed(system, System::start_portal)),
-    ("relay, joined the portal", |system| timed(system, System::start_relay)),
-    ("gateway, tunnel ready", |system| timed(system, System::start_gateway)),
-    ("client, tunnel ready", |system| timed(system, System::start_client)),
+    ("relay, joined the portal", |system| {
+        timed(system, System::start_relay)
+    }),
+    ("gateway, tunnel ready", |system| {
+        timed(system, System::start_gateway)
+    }),
+    ("client, tunnel ready", |system| {
+        timed(system, System::start_client)
+    }),
 ];
 
 fn timed(system: &mut System, start: fn(&mut System) -> Result<()>) -> Result<Step> {
@@ -124,11 +148,7 @@ fn timed(system: &mut System, start: fn(&mut System) -> Result<()>) -> Result<St
 }
 
 /// Does one step and reports it under `name`. The result says whether it went well.
-fn step(
-    reporter: &mut Reporter,
-    name: &str,
-    work: impl FnOnce() -> Result<Step>,
-) -> Result<bool> {
+fn step(reporter: &mut Reporter, name: &str, work: impl FnOnce() -> Result<Step>) -> Result<bool> {
     interrupt::check()?;
     reporter.begin(name);
     let step = match work() {
@@ -224,7 +244,11 @@ fn fetch_page(system: &System, host: &str, family: u8) -> Result<Fetched> {
     let family = family.to_string();
     let page: Fetched = system.probe(&["fetch", host, "/", "--family", &family])?;
     ensure!(page.status == 200, "HTTP status {}", page.status);
-    ensure!(page.bytes == PAGE.len() as u64, "a page of {} bytes", page.bytes);
+    ensure!(
+        page.bytes == PAGE.len() as u64,
+        "a page of {} bytes",
+        page.bytes
+    );
     Ok(page)
 }
 
@@ -236,7 +260,11 @@ fn ping_app(system: &mut System) -> Result<Step> {
         let address = address.context("one family is missing")?.to_string();
         let pinged: Pinged = system.probe(&["ping", &address])?;
         let lost = pinged.sent - pinged.received;
-        ensure!(lost == 0 || system.scenario().is_lossy(), "{lost} of {} lost", pinged.sent);
+        ensure!(
+            lost == 0 || system.scenario().is_lossy(),
+            "{lost} of {} lost",
+            pinged.sent
+        );
         medians.push(pinged.median_ms.unwrap_or_default());
     }
     let detail = format!("round trip {:.1} ms and {:.1} ms", medians[0], medians[1]);
@@ -247,7 +275,13 @@ fn file(system: &mut System, family: u8, size: u64) -> Result<Step> {
     let (path, family) = (format!("/file?bytes={size}"), family.to_string());
     let timeout = TRANSFER_LIMIT.as_secs().to_string();
     let file: Fetched = system.probe(&[
-        "fetch", APP_NAME, &path, "--family", &family, "--timeout", &timeout,
+        "fetch",
+        APP_NAME,
+        &path,
+        "--family",
+        &family,
+        "--timeout",
+        &timeout,
     ])?;
     ensure!(file.sha256 == content::checksum(size), "wrong checksum");
     let rate = file.bits_per_second() / 1e6;

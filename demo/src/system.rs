@@ -56,7 +56,9 @@ impl System {
     ///
     /// If namespaces or devices cannot be made.
     pub fn with_topology(scenario: Scenario, topology: &testbed::Topology) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("firezone-demo-").tempdir()?;
+        let directory = tempfile::Builder::new()
+            .prefix("firezone-demo-")
+            .tempdir()?;
         let testbed = Testbed::start(topology)?;
         let files = PortalFiles::create(directory.path(), scenario)?;
         Ok(Self {

@@ -12,9 +12,16 @@ use anyhow::{Context, Result};
 pub fn used(pid: u32) -> Result<Duration> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, in parentheses, may contain spaces; fields 14 and 15 of proc_pid_stat(5) come 12 and 13 after it.
-    let (_, fields) = text.rsplit_once(") ").context("unreadable /proc/pid/stat")?;
+    let (_, fields) = text
+        .rsplit_once(") ")
+        .context("unreadable /proc/pid/stat")?;
     let mut ticks = fields.split(' ').skip(11).map(str::parse::<u64>);
-    let mut next = || ticks.next().context("short /proc/pid/stat")?.context("not a number");
+    let mut next = || {
+        ticks
+            .next()
+            .context("short /proc/pid/stat")?
+            .context("not a number")
+    };
     let ticks = next()? + next()?;
     let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?;
     let per_second = per_second

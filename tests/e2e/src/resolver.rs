@@ -178,10 +178,16 @@ fn addresses(query: &[u8], answer: &[u8]) -> Result<Vec<Ipv4Addr>> {
     let mut found = Vec::new();
     for _ in 0..count {
         let is_pointer = rest.first().is_some_and(|byte| byte & 0xc0 == 0xc0);
-        let name = if is_pointer { 2 } else { name_length(rest).context("malformed name")? };
+        let name = if is_pointer {
+            2
+        } else {
+            name_length(rest).context("malformed name")?
+        };
         let fields = rest.get(name..name + 10).context("short record")?;
         let length = usize::from(u16::from_be_bytes([fields[8], fields[9]]));
-        let data = rest.get(name + 10..name + 10 + length).context("short record")?;
+        let data = rest
+            .get(name + 10..name + 10 + length)
+            .context("short record")?;
         if let (true, Ok(octets)) = (fields[..2] == TYPE_A, <[u8; 4]>::try_from(data)) {
             found.push(Ipv4Addr::from(octets));
         }

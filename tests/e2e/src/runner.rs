@@ -51,7 +51,10 @@ pub fn run(cases: &'static [&'static [Case]]) -> ExitCode {
     }
     let failed = run_all(&selected, arguments.threads);
     let passed = selected.len() - failed;
-    println!("{passed} passed, {failed} failed, {} filtered out", others.len());
+    println!(
+        "{passed} passed, {failed} failed, {} filtered out",
+        others.len()
+    );
     ExitCode::from(u8::from(failed > 0))
 }
 

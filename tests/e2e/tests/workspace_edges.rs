@@ -60,7 +60,11 @@ fn allowed_edges() -> BTreeMap<String, Edges> {
             let mut cells = line.split('|').skip(1);
             let names = |cell: Option<&str>| -> Vec<String> {
                 let cell = cell.unwrap_or_default();
-                cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+                cell.split('`')
+                    .skip(1)
+                    .step_by(2)
+                    .map(str::to_owned)
+                    .collect()
             };
             let name = names(cells.next()).remove(0);
             let uses = cells.next();

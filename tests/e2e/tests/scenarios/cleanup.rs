@@ -37,7 +37,10 @@ fn clean_up(system: &mut System) -> Result<()> {
     system.start_client()?;
     page(system, APP_NAME)?;
     for (host, name) in hosts {
-        ensure!(OsState::of(host)?.has_link(DEVICE), "{name} has no {DEVICE}");
+        ensure!(
+            OsState::of(host)?.has_link(DEVICE),
+            "{name} has no {DEVICE}"
+        );
     }
     no_tokens_in_environments(system)?;
 
@@ -82,8 +85,19 @@ fn exits_when_ready(system: &System) -> Result<()> {
         .output()
         .context("cannot start the client")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "--exit ended with {}: {text}", output.status);
-    ensure!(text.contains("Tunnel ready"), "--exit without a tunnel: {text}");
-    ensure!(started.elapsed() < EXIT_WITHIN, "--exit took {:?}", started.elapsed());
+    ensure!(
+        output.status.success(),
+        "--exit ended with {}: {text}",
+        output.status
+    );
+    ensure!(
+        text.contains("Tunnel ready"),
+        "--exit without a tunnel: {text}"
+    );
+    ensure!(
+        started.elapsed() < EXIT_WITHIN,
+        "--exit took {:?}",
+        started.elapsed()
+    );
     Ok(())
 }

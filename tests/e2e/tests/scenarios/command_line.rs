@@ -20,8 +20,16 @@ const DEFAULT_PATH: &str = "/etc/dev.firezone.client/token";
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("client_token_and_flags", Scenario::Direct, client_tokens),
-    Case::new("client_gives_up_without_portal", Scenario::Direct, client_gives_up),
-    Case::new("gateway_without_rights", Scenario::Direct, gateway_without_rights),
+    Case::new(
+        "client_gives_up_without_portal",
+        Scenario::Direct,
+        client_gives_up,
+    ),
+    Case::new(
+        "gateway_without_rights",
+        Scenario::Direct,
+        gateway_without_rights,
+    ),
 ];
 
 struct Client<'a> {
@@ -45,9 +53,7 @@ impl Client<'_> {
         environment: &[(&str, &str)],
     ) -> Result<String> {
         let mut command = self.command()?;
-        command
-            .args(arguments)
-            .envs(environment.iter().copied());
+        command.args(arguments).envs(environment.iter().copied());
         let output = command.output()?;
         let text = printed(&output);
         ensure!(
@@ -74,7 +80,9 @@ fn client_tokens(system: &mut System) -> Result<()> {
         ensure!(status.success(), "{script}");
         Ok(())
     };
-    shell(&format!("umask 077; printf ' %s \\n' '{token}' > '{private}'"))?;
+    shell(&format!(
+        "umask 077; printf ' %s \\n' '{token}' > '{private}'"
+    ))?;
     shell(&format!("umask 022; printf %s '{token}' > '{public}'"))?;
     let client = Client { system };
 
@@ -89,7 +97,10 @@ fn client_tokens(system: &mut System) -> Result<()> {
     client.ends_with(0, &["--check"], &[("FIREZONE_TOKEN_PATH", &private)])?;
     client.ends_with(1, &["--check", "--token-path", "/nowhere/token"], &[])?;
     let text = client.ends_with(1, &["--check", "--token-path", &public], &[])?;
-    ensure!(text.contains(&public) && text.contains("chmod"), "no advice: {text}");
+    ensure!(
+        text.contains(&public) && text.contains("chmod"),
+        "no advice: {text}"
+    );
     // The environment beats the file, whatever is wrong with that.
     client.ends_with(0, &["--check", "--token-path", &public], &with_token)?;
     shell(&format!(
@@ -146,7 +157,11 @@ fn gateway_without_rights(system: &mut System) -> Result<()> {
     let output = powerless.output().context("cannot start the gateway")?;
 
     let text = printed(&output);
-    ensure!(output.status.code() == Some(1), "ended with {}: {text}", output.status);
+    ensure!(
+        output.status.code() == Some(1),
+        "ended with {}: {text}",
+        output.status
+    );
     ensure!(
         text.contains("root") && text.contains("CAP_NET_ADMIN") && text.contains("--no-check"),
         "no advice: {text}"
@@ -154,9 +169,17 @@ fn gateway_without_rights(system: &mut System) -> Result<()> {
     ensure!(!text.contains(&token), "the token was printed: {text}");
 
     let output = gateway()?.arg("--no-such-flag").output()?;
-    ensure!(output.status.code() == Some(2), "ended with {}", output.status);
+    ensure!(
+        output.status.code() == Some(2),
+        "ended with {}",
+        output.status
+    );
     let output = gateway()?.arg("--help").output()?;
-    ensure!(output.status.code() == Some(0), "ended with {}", output.status);
+    ensure!(
+        output.status.code() == Some(0),
+        "ended with {}",
+        output.status
+    );
     Ok(())
 }
 

@@ -27,10 +27,18 @@ const PUBLIC_NAME: &str = "www.public.example";
 
 pub(crate) const CASES: &[Case] = &[
     Case::new("ping_of_the_largest_size", Scenario::Direct, largest),
-    Case::new("ping_of_the_largest_size_relayed", Scenario::Relayed, largest),
+    Case::new(
+        "ping_of_the_largest_size_relayed",
+        Scenario::Relayed,
+        largest,
+    ),
     Case {
         extend: with_resolver,
-        ..Case::new("other_names_go_to_the_hosts_resolver", Scenario::Direct, other_names)
+        ..Case::new(
+            "other_names_go_to_the_hosts_resolver",
+            Scenario::Direct,
+            other_names,
+        )
     },
 ];
 
@@ -66,7 +74,11 @@ fn largest(system: &mut System) -> Result<()> {
     ];
     for target in targets {
         let target = target.context("one family is missing")?;
-        let header = if target.is_ipv4() { IPV4_HEADER } else { IPV6_HEADER };
+        let header = if target.is_ipv4() {
+            IPV4_HEADER
+        } else {
+            IPV6_HEADER
+        };
         let payload = MTU - header - ICMP_HEADER;
         eventually("the way is open", Duration::from_secs(10), || {
             ping_all(system, target, 1, 0)
@@ -89,7 +101,10 @@ fn other_names(system: &mut System) -> Result<()> {
     });
     let servers = servers.collect::<Vec<_>>();
     ensure!(!servers.is_empty(), "no server in {resolv_conf}");
-    ensure!(!servers.contains(&resolver::ADDRESS.into()), "DNS control is not active");
+    ensure!(
+        !servers.contains(&resolver::ADDRESS.into()),
+        "DNS control is not active"
+    );
 
     for server in servers {
         for transport in [Transport::Udp, Transport::Tcp] {
@@ -98,7 +113,10 @@ fn other_names(system: &mut System) -> Result<()> {
             ensure!(found == [resolver::ANSWER], "{transport:?}: {found:?}");
             let missing = ask(&format!("host.{}", resolver::MISSING));
             let error = missing.err().context("a name that does not exist")?;
-            ensure!(error.to_string() == "no such name", "{transport:?}: {error:#}");
+            ensure!(
+                error.to_string() == "no such name",
+                "{transport:?}: {error:#}"
+            );
             let ours = ask(APP_NAME).with_context(|| format!("{transport:?} to {server}"))?;
             ensure!(
                 !ours.is_empty() && ours.iter().all(|address| address.octets()[0] == 100),
@@ -107,8 +125,14 @@ fn other_names(system: &mut System) -> Result<()> {
         }
     }
     let found: Resolved = system.probe(&["resolve", PUBLIC_NAME])?;
-    ensure!(found.addresses == [IpAddr::V4(resolver::ANSWER)], "{found:?}");
+    ensure!(
+        found.addresses == [IpAddr::V4(resolver::ANSWER)],
+        "{found:?}"
+    );
     let log = system.process("resolver")?.output();
-    ensure!(log.contains("over UDP") && log.contains("over TCP"), "{log}");
+    ensure!(
+        log.contains("over UDP") && log.contains("over TCP"),
+        "{log}"
+    );
     Ok(())
 }

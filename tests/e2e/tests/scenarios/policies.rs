@@ -25,10 +25,18 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PROHIBITED: &str = "communication administratively prohibited";
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("filter_change_while_running", Scenario::Direct, filter_changes),
+    Case::new(
+        "filter_change_while_running",
+        Scenario::Direct,
+        filter_changes,
+    ),
     Case {
         extend: with_resolver,
-        ..Case::new("policy_change_while_running", Scenario::Direct, policy_changes)
+        ..Case::new(
+            "policy_change_while_running",
+            Scenario::Direct,
+            policy_changes,
+        )
     },
 ];
 
@@ -55,7 +63,9 @@ fn filter_changes(system: &mut System) -> Result<()> {
     })?;
 
     configure(system, &original)?;
-    eventually("the web server is back", PATIENCE, || page(system, &web.to_string()))?;
+    eventually("the web server is back", PATIENCE, || {
+        page(system, &web.to_string())
+    })?;
     is_prohibited(system, DATABASE_V4.into(), DATABASE_PORT)
 }
 
@@ -76,7 +86,10 @@ fn policy_changes(system: &mut System) -> Result<()> {
     // The name is one of the public internet now, where this resolver knows every name.
     eventually("the name is no longer ours", PATIENCE, || {
         let found: Resolved = system.probe(&["resolve", APP_NAME])?;
-        ensure!(found.addresses == [IpAddr::V4(resolver::ANSWER)], "{found:?}");
+        ensure!(
+            found.addresses == [IpAddr::V4(resolver::ANSWER)],
+            "{found:?}"
+        );
         Ok(())
     })?;
     let since = Instant::now();
@@ -85,7 +98,9 @@ fn policy_changes(system: &mut System) -> Result<()> {
 
     configure(system, &without_resource(&original, "Office IPv4")?)?;
     wait_for_silence(&web)?;
-    eventually("the name is ours again", PATIENCE, || page(system, APP_NAME))?;
+    eventually("the name is ours again", PATIENCE, || {
+        page(system, APP_NAME)
+    })?;
 
     configure(system, &original)?;
     let since = Instant::now();

@@ -12,27 +12,54 @@ use demo::{
     system::System,
 };
 use e2e::{
-    case::Case,
+    case::{Case, Lane},
     logs::Expected,
     traffic::{HeldRequest, Traffic},
 };
+
+use nix::sys::signal::Signal;
 
 use crate::support::{app_address, client_host, eventually, page, read_file, wait};
 
 /// From the start of a new gateway or relay to the first answer.
 const BACK_WITHIN: Duration = Duration::from_secs(25);
+/// A gateway that is asked to end tells its clients.
+const BACK_AFTER_GOODBYE: Duration = Duration::from_secs(10);
+/// A laptop that was closed: longer than any session lives, and than the portal waits for a heartbeat.
+const FROZEN: Duration = Duration::from_secs(200);
 /// Established traffic may pause so long: nothing but a busy machine stands in its way.
 const HICCUP: Duration = Duration::from_millis(1500);
 /// What the client's host says about name servers while no client runs.
 const RESOLV_CONF: &str = "nameserver 203.0.113.53\n";
 
 pub(crate) const CASES: &[Case] = &[
-    Case::new("gateway_killed_under_traffic", Scenario::Direct, gateway_killed),
+    Case {
+        lane: Lane::Beside,
+        ..Case::new("client_frozen_for_200s", Scenario::Direct, client_frozen)
+    },
+    Case::new(
+        "gateway_killed_under_traffic",
+        Scenario::Direct,
+        gateway_killed,
+    ),
+    Case::new(
+        "gateway_restart_under_traffic",
+        Scenario::Direct,
+        gateway_restarts,
+    ),
     Case {
         expected: PORTAL_GONE,
-        ..Case::new("portal_restart_keeps_traffic", Scenario::Direct, portal_restarts)
+        ..Case::new(
+            "portal_restart_keeps_traffic",
+            Scenario::Direct,
+            portal_restarts,
+        )
     },
-    Case::new("relay_restart_keeps_direct_traffic", Scenario::Direct, relay_restarts_direct),
+    Case::new(
+        "relay_restart_keeps_direct_traffic",
+        Scenario::Direct,
+        relay_restarts_direct,
+    ),
     Case::new(
         "relay_restart_relayed_traffic_recovers",
         Scenario::Relayed,
@@ -40,10 +67,24 @@ pub(crate) const CASES: &[Case] = &[
     ),
     Case {
         expected: PORTAL_GONE,
-        ..Case::new("portal_down_at_client_start", Scenario::Direct, portal_down_at_start)
+        ..Case::new(
+            "portal_down_at_client_start",
+            Scenario::Direct,
+            portal_down_at_start,
+        )
     },
-    Case::new("client_killed_dns_restored", Scenario::Direct, client_killed),
+    Case::new(
+        "client_killed_dns_restored",
+        Scenario::Direct,
+        client_killed,
+    ),
     Case::new("hangup_starts_afresh", Scenario::Direct, hangup),
+    Case::new("nats_forget_their_mappings", Scenario::Direct, nats_forget),
+    Case::new(
+        "direct_path_blocked_later",
+        Scenario::Direct,
+        direct_path_is_blocked,
+    ),
 ];
 
 const PORTAL_GONE: &[Expected] = &[
@@ -85,7 +126,10 @@ impl Both {
         let direct = system.scenario().expects_direct();
         eventually("the final path", Duration::from_secs(10), || {
             let path = client_path(system).context("no path yet")?;
-            ensure!(direct.is_none_or(|direct| direct == path.is_direct()), "{path:?}");
+            ensure!(
+                direct.is_none_or(|direct| direct == path.is_direct()),
+                "{path:?}"
+            );
             Ok(())
         })?;
         Ok(both)
@@ -100,7 +144,10 @@ impl Both {
     fn ensure_steady(&self, since: Instant) -> Result<()> {
         for (name, traffic) in [("DNS", &self.app), ("CIDR", &self.web)] {
             let gap = traffic.longest_gap(since);
-            ensure!(gap < HICCUP, "traffic to the {name} resource paused for {gap:?}");
+            ensure!(
+                gap < HICCUP,
+                "traffic to the {name} resource paused for {gap:?}"
+            );
         }
         Ok(())
     }
@@ -120,6 +167,34 @@ fn gateway_killed(system: &mut System) -> Result<()> {
     page(system, APP_NAME)
 }
 
+fn gateway_restarts(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    let status = system.stop_process(host::GATEWAY)?;
+    ensure!(status.success(), "the gateway ended with {status}");
+    let restarted = Instant::now();
+    system.start_gateway()?;
+
+    traffic
+        .wait_for_answers(restarted, BACK_AFTER_GOODBYE)
+        .context("after the gateway's restart")?;
+    page(system, APP_NAME)
+}
+
+fn client_frozen(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    system.process(host::CLIENT)?.signal(Signal::SIGSTOP)?;
+    let thaw = wait(FROZEN);
+    system.process(host::CLIENT)?.signal(Signal::SIGCONT)?;
+    thaw?;
+
+    traffic
+        .wait_for_answers(Instant::now(), BACK_WITHIN)
+        .context("after 200 s without the client")?;
+    page(system, APP_NAME)
+}
+
 fn portal_restarts(system: &mut System) -> Result<()> {
     let traffic = Both::start(system)?;
     let client = client_host(system)?;
@@ -131,7 +206,13 @@ fn portal_restarts(system: &mut System) -> Result<()> {
     wait(Duration::from_secs(3))?;
     page(system, APP_NAME).context("while the portal is away")?;
     system.start_portal()?;
-    wait(Duration::from_secs(8))?;
+    let portal = system.process(host::PORTAL)?;
+    for component in [host::CLIENT, host::GATEWAY, host::RELAY] {
+        let line = format!("connected component={component}");
+        let is_back = |log: &str| (log.matches(&line).count() > 1).then_some(());
+        portal.wait_for(&format!("the {component} is back"), BACK_WITHIN, is_back)?;
+    }
+    wait(Duration::from_secs(3))?;
 
     traffic.ensure_steady(since)?;
     held.finish()?;
@@ -165,6 +246,37 @@ fn relay_restarts_relayed(system: &mut System) -> Result<()> {
     traffic
         .wait_for_answers(restarted, BACK_WITHIN)
         .context("after the relay's restart")?;
+    page(system, APP_NAME)
+}
+
+/// The client's and the gateway's routers lose all mappings, as after a power cut.
+fn nats_forget(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    let since = Instant::now();
+    system.testbed().flush_edge("client-edge")?;
+    system.testbed().flush_edge("gateway-edge")?;
+
+    traffic.wait_for_answers(since, BACK_WITHIN)?;
+    wait(BACK_WITHIN.saturating_sub(since.elapsed()))?;
+    let settled = Instant::now();
+    wait(Duration::from_secs(3))?;
+    traffic.ensure_steady(settled)?;
+    page(system, APP_NAME)
+}
+
+/// Something on the way starts to block direct traffic, and stops later.
+fn direct_path_is_blocked(system: &mut System) -> Result<()> {
+    let traffic = Both::start(system)?;
+
+    let since = Instant::now();
+    system.testbed().block(host::CLIENT, host::GATEWAY)?;
+    traffic
+        .wait_for_answers(since + HICCUP, BACK_WITHIN)
+        .context("after the direct path was blocked")?;
+    let path = client_path(system).context("no path")?;
+    ensure!(!path.is_direct(), "still {path:?}");
+    system.testbed().unblock(host::CLIENT, host::GATEWAY)?;
     page(system, APP_NAME)
 }
 
@@ -206,14 +318,24 @@ fn client_killed(system: &mut System) -> Result<()> {
     let status = system.stop_process(host::CLIENT)?;
     ensure!(status.success(), "the client ended with {status}");
     let text = resolv_conf()?;
-    ensure!(text == RESOLV_CONF, "resolv.conf is not the original: {text}");
+    ensure!(
+        text == RESOLV_CONF,
+        "resolv.conf is not the original: {text}"
+    );
 
     system.start_client()?;
     system.kill_process(host::CLIENT)?;
     let check = system.client_command()?.arg("--check").output()?;
-    ensure!(check.status.success(), "--check ended with {}", check.status);
+    ensure!(
+        check.status.success(),
+        "--check ended with {}",
+        check.status
+    );
     let text = resolv_conf()?;
-    ensure!(text == RESOLV_CONF, "--check did not repair resolv.conf: {text}");
+    ensure!(
+        text == RESOLV_CONF,
+        "--check did not repair resolv.conf: {text}"
+    );
     Ok(())
 }
 
@@ -223,7 +345,7 @@ fn hangup(system: &mut System) -> Result<()> {
 
     let since = Instant::now();
     let client = system.process(host::CLIENT)?;
-    client.signal(nix::sys::signal::Signal::SIGHUP)?;
+    client.signal(Signal::SIGHUP)?;
     client.wait_for("it hears the signal", BACK_WITHIN, |log| {
         log.contains("Starting the session afresh").then_some(())
     })?;

@@ -31,10 +31,9 @@ fn all_steps(system: &mut System) -> Result<()> {
     let options = Options {
         file_size: match system.scenario() {
             Scenario::Lossy => LOSSY_FILE_SIZE,
-            Scenario::Direct
-            | Scenario::Relayed
-            | Scenario::SymmetricNat
-            | Scenario::Ipv6Only => FILE_SIZE,
+            Scenario::Direct | Scenario::Relayed | Scenario::SymmetricNat | Scenario::Ipv6Only => {
+                FILE_SIZE
+            }
         },
         first_byte_limit: FIRST_BYTE_LIMIT,
         ending: Ending::Goodbye,

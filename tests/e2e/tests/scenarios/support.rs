@@ -30,12 +30,18 @@ pub(crate) fn app_address(system: &System) -> Result<IpAddr> {
 
 /// Fetches the page from a name or address, over IPv4 unless the address says otherwise.
 pub(crate) fn page(system: &System, from: &str) -> Result<()> {
-    let is_v6 = from.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6());
+    let is_v6 = from
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_ipv6());
     let family = if is_v6 { "6" } else { "4" };
     let page: Fetched = system
         .probe(&["fetch", from, "/", "--family", family, "--timeout", "10"])
         .with_context(|| format!("no page from {from}"))?;
-    ensure!(page.bytes == PAGE.len() as u64, "a page of {} bytes", page.bytes);
+    ensure!(
+        page.bytes == PAGE.len() as u64,
+        "a page of {} bytes",
+        page.bytes
+    );
     Ok(())
 }
 
@@ -50,7 +56,11 @@ pub(crate) fn ping_all(system: &System, address: IpAddr, count: u16, payload: us
         "--payload",
         &payload,
     ])?;
-    ensure!(pinged.received == count, "{} of {count} answered", pinged.received);
+    ensure!(
+        pinged.received == count,
+        "{} of {count} answered",
+        pinged.received
+    );
     Ok(())
 }
 
