@@ -87,6 +87,7 @@ fn group(source: IpAddr) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 mod tests {
     use super::*;
     use rand::SeedableRng as _;

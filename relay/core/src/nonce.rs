@@ -81,6 +81,7 @@ impl Nonces {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
 mod tests {
     use super::*;
 

@@ -238,7 +238,10 @@ impl Server {
             self.start_binding(client, pending);
             return;
         }
-        tracing::warn!(%client, attempts = pending.refused_ports.len(), "No port can be bound for an allocation");
+        tracing::warn!(
+            attempts = pending.refused_ports.len(),
+            "No port can be bound for an allocation"
+        );
         self.give_back(&pending);
         let error = ErrorResponse::new(ErrorCode::INSUFFICIENT_CAPACITY);
         self.answer_allocate(client, pending.transaction_id, Err(error), &pending.key);
@@ -268,7 +271,8 @@ impl Server {
             channels: Default::default(),
             permissions: Default::default(),
         };
-        tracing::info!(%client, %port, ?families, ?lifetime, software, "Allocation created");
+        tracing::info!(%port, ?families, ?lifetime, "Allocation created");
+        tracing::debug!(%client, %port, software, "Allocation created for client");
         let success = self.success(client, &allocation, lifetime);
         self.allocations.insert(client, allocation);
         self.timers.arm(Timer::Allocation(client), expires_at);

@@ -46,7 +46,7 @@ impl Server {
         auth: &AuthAttributes,
         client: ClientSocket,
         now: Instant,
-    ) -> Result<User, Refusal> {
+    ) -> Result<User, Box<Refusal>> {
         let claim = auth.username.as_deref().and_then(|name| self.claim(name));
         let is_authentic = claim
             .as_ref()
@@ -73,11 +73,11 @@ impl Server {
                     .map(|expiry| Duration::from_secs(expiry.saturating_sub(unix_now))),
                 key: claim.key,
             }),
-            (code, claim, _) => Err(Refusal {
+            (code, claim, _) => Err(Box::new(Refusal {
                 error: self.challenge(code.unwrap_or(ErrorCode::UNAUTHORIZED), client, now),
                 key: claim.map(|claim| claim.key),
                 is_authentic,
-            }),
+            })),
         }
     }
 

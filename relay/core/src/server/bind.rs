@@ -54,7 +54,7 @@ impl Server {
         if let Some(allocation) = self.allocations.get_mut(client) {
             allocation.channels.insert(number);
         }
-        tracing::info!(%client, %port, %number, refreshed = previous.is_some(), "Channel bound");
+        tracing::info!(%port, %number, refreshed = previous.is_some(), "Channel bound");
         tracing::debug!(%client, %number, %peer, "Channel bound to peer");
         Ok(Success::ChannelBind)
     }

@@ -248,7 +248,8 @@ impl Server {
             match timer {
                 Timer::Channel(client, number) => match self.channels.expire(client, number) {
                     Some(Expired::CoolsDown { until }) => {
-                        tracing::info!(%client, %number, "Channel expired");
+                        let port = self.allocations.get(client).map(|it| it.port.get());
+                        tracing::info!(port, %number, "Channel expired");
                         self.timers.arm(timer, until);
                     }
                     Some(Expired::Gone) => {
@@ -286,7 +287,7 @@ impl Server {
             self.commands
                 .push_back(Command::FreeAllocation { port, family });
         }
-        tracing::info!(%client, %port, reason, "Allocation freed");
+        tracing::info!(%port, reason, "Allocation freed");
     }
 
     fn is_open_profile(&self) -> bool {

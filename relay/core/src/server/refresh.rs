@@ -76,7 +76,7 @@ impl Server {
             self.timers.disarm(timer, allocation.expires_at);
             allocation.expires_at = now + lifetime;
             self.timers.arm(timer, allocation.expires_at);
-            tracing::info!(%client, port = %allocation.port, ?lifetime, "Allocation refreshed");
+            tracing::info!(port = %allocation.port, ?lifetime, "Allocation refreshed");
         }
         Success::Refresh {
             lifetime: Some(seconds(lifetime)),

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use connlib_stun::{
-    Class, Envelope, EnvelopeError, ErrorCode, ErrorResponse, Header, Key, Method, Outcome,
-    Request, RequestBody, Response, Success,
+    Class, Envelope, EnvelopeError, ErrorCode, ErrorResponse, Header, Key, Outcome, Request,
+    RequestBody, Response, Success,
 };
 
 use crate::{
@@ -163,7 +163,8 @@ impl Server {
                 outcome: Outcome::Success(success),
             },
             Err(error) => {
-                log_refusal(client, header.method, error.code);
+                // Clients try every candidate of the other side, so this is everyday.
+                tracing::debug!(%client, method = ?header.method, error = %error.code, "Request refused");
                 Response::error(header, error)
             }
         };
@@ -222,14 +223,5 @@ pub(super) fn unknown_attributes(unknown_attributes: Vec<u16>) -> ErrorResponse 
     ErrorResponse {
         unknown_attributes,
         ..ErrorResponse::new(ErrorCode::UNKNOWN_ATTRIBUTE)
-    }
-}
-
-fn log_refusal(client: ClientSocket, method: Method, code: ErrorCode) {
-    // Clients try every candidate of the other side, so 403 and 437 are everyday.
-    if [ErrorCode::FORBIDDEN, ErrorCode::ALLOCATION_MISMATCH].contains(&code) {
-        tracing::debug!(%client, ?method, error = %code, "Request refused");
-    } else {
-        tracing::info!(%client, ?method, error = %code, "Request refused");
     }
 }

@@ -3,12 +3,16 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
-pub(crate) use unix::{Signals, host_name, owner_only, raise_descriptor_limit, reset_path_mtu};
+pub(crate) use unix::{
+    Signals, granted_buffer, host_name, owner_only, raise_descriptor_limit, reset_path_mtu,
+};
 
 #[cfg(not(unix))]
 mod other;
 #[cfg(not(unix))]
-pub(crate) use other::{Signals, host_name, owner_only, raise_descriptor_limit, reset_path_mtu};
+pub(crate) use other::{
+    Signals, granted_buffer, host_name, owner_only, raise_descriptor_limit, reset_path_mtu,
+};
 
 /// What somebody outside wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -50,6 +50,14 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     usize::try_from(limit).ok()
 }
 
+/// The buffer that was granted, from what the system reports: Linux counts its own book-keeping too (socket(7)).
+pub(crate) fn granted_buffer(reported: usize) -> usize {
+    match cfg!(target_os = "linux") {
+        true => reported / 2,
+        false => reported,
+    }
+}
+
 /// Path-MTU discovery as the system has it. The batching library forbids fragmentation, which suits QUIC; a relay passes
 /// on what it gets.
 #[cfg(target_os = "linux")]

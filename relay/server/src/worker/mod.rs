@@ -241,7 +241,7 @@ impl Worker {
                     match self.sockets.open(port, family) {
                         Ok(()) => self.server.handle_port_bound(port, family, now),
                         Err(error) => {
-                            tracing::warn!(%port, ?family, %error, "Cannot bind the port of an allocation");
+                            tracing::debug!(%port, ?family, %error, "Cannot bind the port of an allocation");
                             self.server.handle_port_failed(port, family, now);
                         }
                     }

@@ -120,9 +120,12 @@ impl UdpSocket {
 
     /// What the kernel granted: receive and send buffer in bytes.
     pub(crate) fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        let socket = UdpSockRef::from(&self.io);
         let receive = self.state.recv_buffer_size(UdpSockRef::from(&self.io))?;
-        Ok((receive, self.state.send_buffer_size(socket)?))
+        let send = self.state.send_buffer_size(UdpSockRef::from(&self.io))?;
+        Ok((
+            platform::granted_buffer(receive),
+            platform::granted_buffer(send),
+        ))
     }
 
     /// Fills buffers with what is there.
@@ -281,9 +284,11 @@ impl Queued {
     }
 }
 
-/// What Linux answers when a batch cannot be segmented on its way: EINVAL or EIO.
+/// What Linux answers when a batch cannot be segmented on its way: EINVAL, EIO, or EMSGSIZE in newer kernels.
 fn is_offload_refusal(error: &io::Error) -> bool {
     /// EIO, the same number wherever this matters.
     const EIO: i32 = 5;
-    error.kind() == io::ErrorKind::InvalidInput || error.raw_os_error() == Some(EIO)
+    error.kind() == io::ErrorKind::InvalidInput
+        || error.raw_os_error() == Some(EIO)
+        || quinn_udp::is_msg_size_err(error)
 }

@@ -14,6 +14,8 @@ use super::socket::{Batch, Plan, SendCounters, UdpSocket};
 
 /// Kernel buffers of the listen port, which carries everybody's data.
 const LISTEN_BUFFER: usize = 8 * 1024 * 1024;
+/// Buffers of the listen port below this lose bursts that are everyday.
+const SMALL_LISTEN_BUFFER: usize = 1024 * 1024;
 /// Kernel buffers of an allocation.
 const ALLOCATION_BUFFER: usize = 1024 * 1024;
 
@@ -95,7 +97,7 @@ impl Sockets {
             .with_context(|| format!("cannot listen on UDP {}", plan.bind))?;
         let (receive, send) = socket.buffer_sizes()?;
         tracing::info!(address = %plan.bind, receive, send, "Listening");
-        if receive.min(send) < LISTEN_BUFFER {
+        if receive.min(send) < SMALL_LISTEN_BUFFER {
             tracing::warn!(
                 wanted = LISTEN_BUFFER,
                 receive,

@@ -88,9 +88,9 @@ fn a_replayed_deletion_does_not_hit_the_next_allocation() {
         ..Refresh::default()
     });
     let deletion = world.signed(&user, Some(&nonce), body);
-    world.from_client(client, &deletion);
+    world.client_sends(client, &deletion);
     world.allocate(client, &user);
-    world.from_client(client, &deletion);
+    world.client_sends(client, &deletion);
     assert_eq!(world.server.allocation_count(), 1);
 }
 

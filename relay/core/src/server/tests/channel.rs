@@ -31,8 +31,8 @@ proptest! {
         let (mut world, client, user) = connected(client, channel, peer);
         world.refresh(client, &user, 3600);
         prop_assert_eq!(world.server.poll_timeout(), Some(world.start + secs(1 + 600)));
-        world.data_from_client(client, channel, &payload);
-        world.from_peer(FIRST_PORT, addr(peer), &[7; 32]);
+        world.client_sends_data(client, channel, &payload);
+        world.peer_sends(FIRST_PORT, addr(peer), &[7; 32]);
         prop_assert_eq!(
             world.take_forwarded(),
             [
@@ -48,10 +48,10 @@ proptest! {
         let (mut world, client, _) = connected(CLIENT, 0x4123, PEER);
         let mut bytes = channel_data(0x4123, &payload);
         let short = bytes.len() - cut;
-        world.from_client(client, &bytes[..short]);
+        world.client_sends(client, &bytes[..short]);
         prop_assert_eq!(world.take_forwarded(), []);
         bytes.extend_from_slice(&trailing);
-        world.from_client(client, &bytes);
+        world.client_sends(client, &bytes);
         prop_assert_eq!(world.take_forwarded(), [(to_peer(FIRST_PORT, addr(PEER)), payload)]);
     }
 
@@ -76,10 +76,10 @@ proptest! {
             bytes.extend_from_slice(&segment);
         }
         let (mut train, client) = setup();
-        train.train_from_client(client, &bytes, 104);
+        train.client_sends_train(client, &bytes, 104);
         let (mut single, client) = setup();
         for datagram in bytes.chunks(104) {
-            single.from_client(client, datagram);
+            single.client_sends(client, datagram);
         }
         prop_assert_eq!(train.take_forwarded(), single.take_forwarded());
         prop_assert_eq!(train.server.counters(), single.server.counters());
@@ -118,11 +118,11 @@ fn relay_33_channels_expire_cool_down_and_vanish() {
     world.refresh(client, &user, 3600);
     let bound_at = world.now;
     world.advance(secs(599));
-    world.data_from_client(client, 0x4000, b"x");
+    world.client_sends_data(client, 0x4000, b"x");
     assert_eq!(world.take_forwarded().len(), 1);
     world.advance(secs(1));
-    world.data_from_client(client, 0x4000, b"x");
-    world.from_peer(FIRST_PORT, addr(PEER), b"x");
+    world.client_sends_data(client, 0x4000, b"x");
+    world.peer_sends(FIRST_PORT, addr(PEER), b"x");
     assert_eq!(world.take_forwarded(), []);
     assert_eq!(world.server.poll_timeout(), Some(bound_at + secs(900)));
     world.advance(secs(300));
@@ -139,10 +139,10 @@ fn relay_33_a_busy_loop_prolongs_nothing() {
     world.advance(secs(500));
     world.bind(client, &user, 0x4000, addr(PEER)).success();
     world.advance(secs(599));
-    world.data_from_client(client, 0x4000, b"x");
+    world.client_sends_data(client, 0x4000, b"x");
     assert_eq!(world.take_forwarded().len(), 1);
     world.now += secs(1);
-    world.data_from_client(client, 0x4000, b"x");
+    world.client_sends_data(client, 0x4000, b"x");
     assert_eq!(world.take_forwarded(), []);
 }
 
@@ -158,8 +158,8 @@ fn relay_34_cool_down_keeps_the_pair_together() {
         400
     );
     world.bind(client, &user, 0x4000, addr(PEER)).success();
-    world.data_from_client(client, 0x4000, b"out");
-    world.from_peer(FIRST_PORT, addr(PEER), b"in");
+    world.client_sends_data(client, 0x4000, b"out");
+    world.peer_sends(FIRST_PORT, addr(PEER), b"in");
     assert_eq!(
         world.take_forwarded(),
         [
@@ -196,8 +196,8 @@ fn relay_35_conflicts_are_per_client() {
         400
     );
     for it in [0, 1] {
-        world.data_from_client(clients[it], 0x4000, b"x");
-        world.from_peer(ports[it], addr(PEER), b"y");
+        world.client_sends_data(clients[it], 0x4000, b"x");
+        world.peer_sends(ports[it], addr(PEER), b"y");
         assert_eq!(
             world.take_forwarded(),
             [
@@ -216,9 +216,9 @@ fn relay_36_only_the_exact_peer_at_the_right_port() {
     let other_user = world.user("b");
     let other = world.allocate(addr("192.0.2.2:2"), &other_user);
     world.bind(client, &user, 0x4000, addr(PEER)).success();
-    world.from_peer(port, addr("203.0.113.9:10"), b"x");
-    world.from_peer(other, addr(PEER), b"x");
-    world.from_peer(port, addr("203.0.113.8:9"), b"x");
+    world.peer_sends(port, addr("203.0.113.9:10"), b"x");
+    world.peer_sends(other, addr(PEER), b"x");
+    world.peer_sends(port, addr("203.0.113.8:9"), b"x");
     assert_eq!(world.take_forwarded(), []);
     assert_eq!(world.server.counters().drops.unknown_peer, 3);
 }
@@ -236,7 +236,7 @@ fn relay_37_data_right_behind_its_bind() {
     let mut bytes = world.signed(&user, Some(&nonce), RequestBody::ChannelBind(bind));
     let segment_size = bytes.len();
     bytes.extend_from_slice(&channel_data(0x4000, b"at once"));
-    world.train_from_client(client, &bytes, segment_size);
+    world.client_sends_train(client, &bytes, segment_size);
     assert_eq!(
         world.take_forwarded(),
         [(to_peer(FIRST_PORT, addr(PEER)), b"at once".to_vec())]
@@ -267,11 +267,11 @@ fn relay_40_hairpin() {
         let (port_a, port_b) = (world.allocate(a, &user_a), world.allocate(b, &user_b));
         let relayed = |port| addr(&format!("{public}:{port}"));
         world.bind(a, &user_a, 0x4001, relayed(port_b)).success();
-        world.data_from_client(a, 0x4001, b"too early");
+        world.client_sends_data(a, 0x4001, b"too early");
         assert_eq!(world.take_forwarded(), []);
         world.bind(b, &user_b, 0x4002, relayed(port_a)).success();
-        world.data_from_client(a, 0x4001, b"to b");
-        world.data_from_client(b, 0x4002, b"to a");
+        world.client_sends_data(a, 0x4001, b"to b");
+        world.client_sends_data(b, 0x4002, b"to a");
         assert_eq!(
             world.take_forwarded(),
             [
@@ -286,8 +286,8 @@ fn relay_40_hairpin() {
 #[test]
 fn payloads_that_cannot_be_framed_are_dropped() {
     let (mut world, _, _) = connected(CLIENT, 0x4000, PEER);
-    world.from_peer(FIRST_PORT, addr(PEER), &vec![0; 65_503]);
-    world.from_peer(FIRST_PORT, addr(PEER), &vec![0; 65_504]);
+    world.peer_sends(FIRST_PORT, addr(PEER), &vec![0; 65_503]);
+    world.peer_sends(FIRST_PORT, addr(PEER), &vec![0; 65_504]);
     assert_eq!(world.take_forwarded().len(), 1);
     assert_eq!(world.server.counters().drops.oversized, 1);
 }

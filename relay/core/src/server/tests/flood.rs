@@ -47,15 +47,15 @@ proptest! {
     #[test]
     fn relay_02_source_port_zero(ip: [u8; 4], bytes: Vec<u8>) {
         let mut world = World::new(1);
-        world.from_client((ip, 0).into(), &binding(1));
-        world.from_client((ip, 0).into(), &bytes);
+        world.client_sends((ip, 0).into(), &binding(1));
+        world.client_sends((ip, 0).into(), &bytes);
         prop_assert_eq!(world.replies.len() + world.forwarded.len(), 0);
     }
 
     #[test]
     fn relay_03_garbage_gets_no_reply(first in prop_oneof![4u8..64, 80u8..], rest: Vec<u8>) {
         let mut world = World::new(1);
-        world.from_client(addr(CLIENT), &[&[first][..], &rest].concat());
+        world.client_sends(addr(CLIENT), &[&[first][..], &rest].concat());
         prop_assert_eq!(world.replies.len() + world.forwarded.len(), 0);
         prop_assert_eq!(world.server.counters().drops.malformed, 1);
     }
@@ -67,11 +67,11 @@ proptest! {
         attributes in prop::collection::vec(any::<u8>(), 0..100),
     ) {
         let mut world = World::new(1);
-        world.from_client(addr(CLIENT), &bytes);
+        world.client_sends(addr(CLIENT), &bytes);
         let mut message = bare(message_type);
         message[3] = attributes.len() as u8;
         message.extend_from_slice(&attributes);
-        world.from_client(addr(CLIENT), &message);
+        world.client_sends(addr(CLIENT), &message);
         world.replies.clear();
         let reply = Reply(world.exchange(addr(CLIENT), &binding(1)));
         let mapped = Some(addr(CLIENT));
@@ -87,7 +87,7 @@ proptest! {
         let mut message = bare(message_type);
         message[3] = attributes.len() as u8;
         message.extend_from_slice(&attributes);
-        world.from_client(addr(CLIENT), &message);
+        world.client_sends(addr(CLIENT), &message);
         prop_assert_eq!(world.replies.len(), 0);
     }
 }
@@ -152,7 +152,7 @@ fn relay_13_challenges_cost_no_memory() {
 fn relay_42_own_allocations_are_no_clients() {
     let mut world = World::new(10);
     for ip in [PUBLIC_V4.to_owned(), format!("[{PUBLIC_V6}]")] {
-        world.from_client(addr(&format!("{ip}:{FIRST_PORT}")), &binding(1));
+        world.client_sends(addr(&format!("{ip}:{FIRST_PORT}")), &binding(1));
         assert_eq!(world.replies.len(), 0);
         // Something else on this host may be a client.
         world.exchange(addr(&format!("{ip}:1000")), &binding(1));
@@ -166,7 +166,7 @@ fn relay_43_floods_are_limited_per_source() {
     let flood = bare(0x0004);
     for second in 0..10 {
         for port in 1..=1000 {
-            world.from_client(addr(&format!("192.0.2.1:{port}")), &flood);
+            world.client_sends(addr(&format!("192.0.2.1:{port}")), &flood);
         }
         let allowed = if second == 0 { 100 } else { 20 };
         assert_eq!(world.replies.len(), allowed, "second {second}");
@@ -186,7 +186,7 @@ fn relay_43_wrong_passwords_are_limited_too() {
     user.password.push('x');
     let bytes = world.signed(&user, None, dual(None));
     for _ in 0..1000 {
-        world.from_client(addr(CLIENT), &bytes);
+        world.client_sends(addr(CLIENT), &bytes);
     }
     assert_eq!(world.replies.len(), 100);
 }
@@ -214,7 +214,7 @@ fn relay_44_unsigned_replies_are_small() {
 #[test]
 fn challenges_for_named_users_only() {
     let mut world = World::with(|config| config.challenge_only_with_username = true);
-    world.from_client(addr(CLIENT), &bare(0x0004));
+    world.client_sends(addr(CLIENT), &bare(0x0004));
     assert_eq!(world.replies.len(), 0);
     let user = world.user("salt");
     world.nonce(addr(CLIENT), &user);

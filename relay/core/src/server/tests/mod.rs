@@ -104,11 +104,11 @@ impl World {
         assert!(self.server.poll_timeout().is_none_or(|at| at > self.now));
     }
 
-    fn from_client(&mut self, client: SocketAddr, bytes: &[u8]) {
-        self.train_from_client(client, bytes, bytes.len());
+    fn client_sends(&mut self, client: SocketAddr, bytes: &[u8]) {
+        self.client_sends_train(client, bytes, bytes.len());
     }
 
-    fn train_from_client(&mut self, client: SocketAddr, bytes: &[u8], segment_size: usize) {
+    fn client_sends_train(&mut self, client: SocketAddr, bytes: &[u8], segment_size: usize) {
         let mut sink = Sink::default();
         let train = Train::new(bytes, segment_size);
         self.server
@@ -117,7 +117,7 @@ impl World {
         self.execute();
     }
 
-    fn from_peer(&mut self, port: u16, peer: SocketAddr, payload: &[u8]) {
+    fn peer_sends(&mut self, port: u16, peer: SocketAddr, payload: &[u8]) {
         let mut sink = Sink::default();
         let port = AllocationPort::new(port);
         self.server
@@ -174,7 +174,7 @@ impl World {
     /// Sends bytes and returns the only reply.
     fn exchange(&mut self, client: SocketAddr, bytes: &[u8]) -> Vec<u8> {
         let before = self.replies.len();
-        self.from_client(client, bytes);
+        self.client_sends(client, bytes);
         assert_eq!(self.replies.len(), before + 1, "exactly one reply");
         let (to, reply) = self.replies.pop().unwrap();
         assert_eq!(to, client);
@@ -268,8 +268,8 @@ impl World {
         self.ask(client, user, RequestBody::CreatePermission(body))
     }
 
-    fn data_from_client(&mut self, client: SocketAddr, channel: u16, payload: &[u8]) {
-        self.from_client(client, &channel_data(channel, payload));
+    fn client_sends_data(&mut self, client: SocketAddr, channel: u16, payload: &[u8]) {
+        self.client_sends(client, &channel_data(channel, payload));
     }
 
     fn take_forwarded(&mut self) -> Vec<(Route, Vec<u8>)> {

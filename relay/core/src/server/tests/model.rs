@@ -140,7 +140,7 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
             assert_eq!(code(&reply), model.bind(index, number, to));
         }
         Step::FromClient(index, number) => {
-            world.data_from_client(client(index), number, b"data");
+            world.client_sends_data(client(index), number, b"data");
             let expected = model.allocations.get(&index).and_then(|allocation| {
                 let (to, bound) = allocation.channels.get(&number)?;
                 (bound + 600 > model.now).then(|| to_peer(allocation.port, peer(*to)))
@@ -156,7 +156,7 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
             let Some(allocation) = model.allocations.get(&index) else {
                 return;
             };
-            world.from_peer(allocation.port, peer(from), b"data");
+            world.peer_sends(allocation.port, peer(from), b"data");
             let bound = |it: &(&u16, &(usize, u64))| it.1.0 == from && it.1.1 + 600 > model.now;
             let expected = allocation.channels.iter().find(bound);
             let expected = expected.map(|(number, _)| to_client(client(index), *number));
@@ -173,7 +173,7 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
         }
         Step::Garbage(index, bytes) => {
             // Replies to well-formed headers are possible and of no interest here.
-            world.from_client(client(index), &bytes);
+            world.client_sends(client(index), &bytes);
             world.replies.clear();
             assert_eq!(world.take_forwarded().len(), 0);
         }

@@ -46,8 +46,8 @@ fn relay_39_portal_profile_opens_nothing() {
     assert_eq!(reply.code().get(), 403);
     let reply = world.permit(client, &user, &[addr(PEER), addr("203.0.113.1:0")]);
     assert_eq!(reply.success(), Success::CreatePermission);
-    world.from_peer(FIRST_PORT, addr(PEER), b"x");
-    world.from_client(client, &send(PEER, b"x"));
+    world.peer_sends(FIRST_PORT, addr(PEER), b"x");
+    world.client_sends(client, &send(PEER, b"x"));
     assert_eq!(world.forwarded.len() + world.replies.len(), 0);
 }
 
@@ -56,15 +56,15 @@ fn relay_39_open_profile_permissions() {
     let mut world = open();
     let (client, user) = (addr(CLIENT), world.user("salt"));
     let port = world.allocate(client, &user);
-    world.from_peer(port, addr(PEER), b"early");
-    world.from_client(client, &send(PEER, b"early"));
+    world.peer_sends(port, addr(PEER), b"early");
+    world.client_sends(client, &send(PEER, b"early"));
     assert_eq!(world.forwarded.len() + world.replies.len(), 0);
 
     world.permit(client, &user, &[addr(PEER)]).success();
     world.advance(secs(299));
-    world.from_peer(port, addr(PEER), b"in");
+    world.peer_sends(port, addr(PEER), b"in");
     // Any port of the permitted address.
-    world.from_peer(port, addr("203.0.113.9:10"), b"");
+    world.peer_sends(port, addr("203.0.113.9:10"), b"");
     assert_eq!(
         data_indications(&mut world),
         [
@@ -72,15 +72,15 @@ fn relay_39_open_profile_permissions() {
             (addr("203.0.113.9:10"), vec![])
         ]
     );
-    world.from_client(client, &send(PEER, b"out"));
+    world.client_sends(client, &send(PEER, b"out"));
     assert_eq!(
         world.take_forwarded(),
         [(to_peer(port, addr(PEER)), b"out".to_vec())]
     );
 
     world.advance(secs(1));
-    world.from_peer(port, addr(PEER), b"late");
-    world.from_client(client, &send(PEER, b"late"));
+    world.peer_sends(port, addr(PEER), b"late");
+    world.client_sends(client, &send(PEER, b"late"));
     assert_eq!(world.forwarded.len() + world.replies.len(), 0);
 }
 
@@ -90,14 +90,14 @@ fn a_channel_admits_its_peer_without_a_channel_too() {
     let (client, user) = (addr(CLIENT), world.user("salt"));
     let port = world.allocate(client, &user);
     world.bind(client, &user, 0x7FFF, addr(PEER)).success();
-    world.from_peer(port, addr(PEER), b"channel");
-    world.from_peer(port, addr("203.0.113.9:10"), b"permission");
+    world.peer_sends(port, addr(PEER), b"channel");
+    world.peer_sends(port, addr("203.0.113.9:10"), b"permission");
     assert_eq!(
         world.take_forwarded(),
         [(to_client(client, 0x7FFF), b"channel".to_vec())]
     );
     assert_eq!(data_indications(&mut world).len(), 1);
-    world.data_from_client(client, 0x7FFF, b"back");
+    world.client_sends_data(client, 0x7FFF, b"back");
     assert_eq!(world.take_forwarded().len(), 1);
 }
 
@@ -108,10 +108,10 @@ fn indications_between_two_allocations() {
     let (port_a, port_b) = (world.allocate(a, &user), world.allocate(b, &user));
     let relayed = |port| format!("{PUBLIC_V4}:{port}");
     world.permit(a, &user, &[addr(&relayed(port_b))]).success();
-    world.from_client(a, &send(&relayed(port_b), b"one-sided"));
+    world.client_sends(a, &send(&relayed(port_b), b"one-sided"));
     assert_eq!(world.forwarded.len() + world.replies.len(), 0);
     world.permit(b, &user, &[addr(&relayed(port_a))]).success();
-    world.from_client(a, &send(&relayed(port_b), b"hello"));
+    world.client_sends(a, &send(&relayed(port_b), b"hello"));
     assert_eq!(
         data_indications(&mut world),
         [(addr(&relayed(port_a)), b"hello".to_vec())]
