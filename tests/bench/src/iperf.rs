@@ -15,7 +15,7 @@ use demo::{interrupt, process::Process};
 use serde::{Deserialize, Serialize};
 use testbed::Host;
 
-/// How long the server may take to listen.
+/// How long the server may take to listen, at first and after a run.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer than asked for a run may take, until it counts as hanging.
 const SLACK: Duration = Duration::from_secs(20);
@@ -68,22 +68,37 @@ pub(crate) fn version() -> Result<String> {
     }
 }
 
-/// Starts the server, on all addresses of a host.
-pub(crate) fn start_server(host: &Host, logs: &Path) -> Result<Process> {
-    let mut command = host.command("iperf3");
-    command.args(["--server", "--forceflush"]);
-    let mut server = Process::start("iperf3-server", command, logs)?;
-    server.wait_for("it listens", PATIENCE, |log| {
-        log.contains("Server listening").then_some(())
-    })?;
-    Ok(server)
+/// A running server, on all addresses of its host. It takes one run at a time.
+pub(crate) struct Server {
+    process: Process,
+    runs: usize,
+}
+
+impl Server {
+    /// Starts the server.
+    pub(crate) fn start(host: &Host, logs: &Path) -> Result<Self> {
+        let mut command = host.command("iperf3");
+        command.args(["--server", "--forceflush"]);
+        let process = Process::start("iperf3-server", command, logs)?;
+        Ok(Self { process, runs: 0 })
+    }
+
+    /// Waits until the server has put the last run away, and counts one more.
+    fn take_turn(&mut self) -> Result<()> {
+        let before = self.runs;
+        self.process.wait_for("it is idle", PATIENCE, |log| {
+            (log.matches("Server listening").count() > before).then_some(())
+        })?;
+        self.runs += 1;
+        Ok(())
+    }
 }
 
 /// One run of the client.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
     /// Address of the server.
-    pub(crate) server: Ipv4Addr,
+    pub(crate) address: Ipv4Addr,
     /// What to send.
     pub(crate) load: Load,
     /// For how long.
@@ -94,10 +109,11 @@ pub(crate) struct Run<'a> {
 
 impl Run<'_> {
     /// Runs the client on a host.
-    pub(crate) fn on(&self, host: &Host) -> Result<Transfer> {
+    pub(crate) fn between(&self, host: &Host, server: &mut Server) -> Result<Transfer> {
+        server.take_turn()?;
         let mut command = host.command("iperf3");
         command
-            .args(["--client", &self.server.to_string()])
+            .args(["--client", &self.address.to_string()])
             .args(["--time", &self.seconds.to_string()])
             .args(["--parallel", &self.load.streams.to_string()])
             .args(["--congestion", self.congestion])

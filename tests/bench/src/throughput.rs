@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     counters::Counters,
-    iperf::{self, Direction, Load, Run, Transfer},
+    iperf::{self, Direction, Load, Run, Server, Transfer},
     network::{self, Network},
     peer::{self, Peer, PeerTunnel},
     report::{self, Report, Settings},
@@ -64,6 +64,16 @@ pub(crate) struct Options {
     keep_logs: bool,
 }
 
+impl Options {
+    fn loads(&self) -> impl Iterator<Item = Load> {
+        let streams = self.streams.iter().map(|streams| streams.get());
+        streams.flat_map(|streams| {
+            let directions = self.direction.iter();
+            directions.map(move |&direction| Load { streams, direction })
+        })
+    }
+}
+
 /// One turn.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Sample {
@@ -96,7 +106,7 @@ pub(crate) struct Ends<T> {
 struct Contender {
     name: &'static str,
     /// Where iperf3's server is reached through it.
-    server: Ipv4Addr,
+    address: Ipv4Addr,
     processes: Option<Ends<u32>>,
 }
 
@@ -122,7 +132,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if options.keep_logs {
         progress.say_for_good(&format!("logs are in {}", system.keep_logs().display()));
     }
-    let server = iperf::start_server(&network.gateway, logs.path())?;
+    let server = Server::start(&network.gateway, logs.path())?;
     let tunnel = match &program {
         Some((peer, path)) => Some((*peer, PeerTunnel::start(&network, *peer, path)?)),
         None => None,
@@ -133,9 +143,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         tunnel.as_ref().map(|(peer, t)| (*peer, t)),
         options.bare,
     );
-    let plan = Plan {
+    let mut plan = Plan {
         options,
         network: &network,
+        server,
         contenders: &contenders,
         progress: &progress,
     };
@@ -144,7 +155,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let samples = plan.measure(&system)?;
     progress.clear();
 
-    drop((server, tunnel));
+    drop((plan, tunnel));
     system.stop()?;
     let report = Report::new(settings(options, iperf), samples);
     match options.json {
@@ -168,7 +179,7 @@ fn settings(options: &Options, iperf: String) -> Settings {
 fn contenders(system: &System, tunnel: Option<(Peer, &PeerTunnel)>, bare: bool) -> Vec<Contender> {
     let mut contenders = vec![Contender {
         name: OURS,
-        server: network::SERVER,
+        address: network::SERVER,
         processes: Some(Ends {
             client: system.client_id(),
             gateway: system.gateway_id(),
@@ -176,7 +187,7 @@ fn contenders(system: &System, tunnel: Option<(Peer, &PeerTunnel)>, bare: bool) 
     }];
     contenders.extend(tunnel.map(|(peer, tunnel)| Contender {
         name: peer.program(),
-        server: peer::SERVER,
+        address: peer::SERVER,
         processes: Some(Ends {
             client: tunnel.client_id(),
             gateway: tunnel.server_id(),
@@ -184,7 +195,7 @@ fn contenders(system: &System, tunnel: Option<(Peer, &PeerTunnel)>, bare: bool) 
     }));
     contenders.extend(bare.then_some(Contender {
         name: BARE,
-        server: network::GATEWAY,
+        address: network::GATEWAY,
         processes: None,
     }));
     contenders
@@ -194,12 +205,13 @@ fn contenders(system: &System, tunnel: Option<(Peer, &PeerTunnel)>, bare: bool) 
 struct Plan<'a> {
     options: &'a Options,
     network: &'a Network,
+    server: Server,
     contenders: &'a [Contender],
     progress: &'a Progress,
 }
 
 impl Plan<'_> {
-    fn warm_up(&self) -> Result<()> {
+    fn warm_up(&mut self) -> Result<()> {
         let load = Load {
             streams: 1,
             direction: Direction::Forward,
@@ -212,13 +224,14 @@ impl Plan<'_> {
     }
 
     /// Each load of each round by one contender after the other (A B A B …), so that drift meets all alike.
-    fn measure(&self, system: &System) -> Result<Vec<Sample>> {
+    fn measure(&mut self, system: &System) -> Result<Vec<Sample>> {
+        let options = self.options;
         let mut samples = Vec::new();
-        for round in 1..=self.options.rounds {
-            for load in self.loads() {
+        for round in 1..=options.rounds {
+            for load in options.loads() {
                 for contender in self.contenders {
                     let sample = self.turn(contender, load, round)?;
-                    self.progress.report(&sample, self.options.rounds);
+                    self.progress.report(&sample, options.rounds);
                     samples.push(sample);
                 }
                 system.ensure_direct_path()?;
@@ -227,15 +240,7 @@ impl Plan<'_> {
         Ok(samples)
     }
 
-    fn loads(&self) -> impl Iterator<Item = Load> {
-        let streams = self.options.streams.iter().map(|streams| streams.get());
-        streams.flat_map(|streams| {
-            let directions = self.options.direction.iter();
-            directions.map(move |&direction| Load { streams, direction })
-        })
-    }
-
-    fn turn(&self, contender: &Contender, load: Load, round: u32) -> Result<Sample> {
+    fn turn(&mut self, contender: &Contender, load: Load, round: u32) -> Result<Sample> {
         let before = contender.counters()?;
         let transfer = self.transfer(contender, load, self.options.seconds)?;
         let ends = contender.counters()?.zip(before).map(|(now, then)| Ends {
@@ -252,15 +257,15 @@ impl Plan<'_> {
         })
     }
 
-    fn transfer(&self, contender: &Contender, load: Load, seconds: u32) -> Result<Transfer> {
+    fn transfer(&mut self, contender: &Contender, load: Load, seconds: u32) -> Result<Transfer> {
         interrupt::check()?;
         let run = Run {
-            server: contender.server,
+            address: contender.address,
             load,
             seconds,
             congestion: &self.options.congestion,
         };
-        run.on(&self.network.client)
+        run.between(&self.network.client, &mut self.server)
             .with_context(|| format!("{} with {}", contender.name, report::describe(load)))
     }
 }
