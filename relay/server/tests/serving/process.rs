@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant, SystemTime},
@@ -30,10 +30,11 @@ pub(crate) struct Relay {
     _directory: tempfile::TempDir,
 }
 
-/// First of the ports of a new relay: listen port, then allocations.
+/// First of the ports of a new relay: listen port, allocations, health. Fixed ones, because the system might give a free
+/// port away again before the relay binds it.
 pub(crate) fn ports() -> u16 {
-    let salt = std::process::id() as u16 % 100 * 128;
-    11_000 + salt + NEXT_PORT.fetch_add(PORTS + 1, Ordering::Relaxed)
+    let salt = std::process::id() as u16 % 64 * 300;
+    11_000 + salt + NEXT_PORT.fetch_add(PORTS + 2, Ordering::Relaxed)
 }
 
 impl Relay {
@@ -49,8 +50,7 @@ impl Relay {
         let directory = tempfile::tempdir().unwrap();
         let secret = directory.path().join("secret");
         std::fs::write(&secret, SECRET).unwrap();
-        let health = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let health = health.local_addr().unwrap();
+        let health = SocketAddr::from((Ipv4Addr::LOCALHOST, first + PORTS + 1));
         let child = Command::new(env!("CARGO_BIN_EXE_firezone-relay"))
             .args([
                 "--public-ip4-addr",
