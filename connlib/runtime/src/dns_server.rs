@@ -38,7 +38,8 @@ const DNS_PORT: u16 = 53;
 const MAX_QUERY: usize = 1500;
 
 /// A probe: A of `firezone.dev`, recursion desired.
-const PROBE: &[u8] = b"\x46\x5a\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08firezone\x03dev\x00\x00\x01\x00\x01";
+const PROBE: &[u8] =
+    b"\x46\x5a\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x08firezone\x03dev\x00\x00\x01\x00\x01";
 
 /// The running server; dropping it ends all its tasks.
 #[derive(Debug)]
@@ -162,7 +163,11 @@ async fn serve_connection(mut stream: TcpStream, best: Best) -> io::Result<()> {
 }
 
 /// The upstream's response, or SERVFAIL; nothing to what is no query.
-async fn answer(upstream: Option<IpAddr>, transport: DnsTransport, query: &[u8]) -> Option<Vec<u8>> {
+async fn answer(
+    upstream: Option<IpAddr>,
+    transport: DnsTransport,
+    query: &[u8],
+) -> Option<Vec<u8>> {
     let parsed = Query::parse(query).ok()?;
     if let Some(upstream) = upstream {
         let upstream = SocketAddr::new(upstream, DNS_PORT);

@@ -61,10 +61,7 @@ pub(crate) async fn serve<Id: Send + 'static>(
     }
 }
 
-async fn resolve(
-    resolver: &TokioResolver,
-    name: &DomainName,
-) -> Result<Vec<IpAddr>, ResolveError> {
+async fn resolve(resolver: &TokioResolver, name: &DomainName) -> Result<Vec<IpAddr>, ResolveError> {
     // Fully qualified: the search list of the gateway's host is none of the client's business.
     let absolute = format!("{name}.");
     match tokio::time::timeout(TIMEOUT, resolver.lookup_ip(absolute)).await {

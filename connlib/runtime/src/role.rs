@@ -35,11 +35,7 @@ pub(crate) trait Role: Send + 'static {
         out: &mut Coalescer,
     );
     /// Something that happened on the channel to the portal.
-    fn handle_portal(
-        &mut self,
-        input: PortalInput<Self::FromPortal, Self::ToPortal>,
-        now: Instant,
-    );
+    fn handle_portal(&mut self, input: PortalInput<Self::FromPortal, Self::ToPortal>, now: Instant);
     /// A wish of the program.
     fn handle_command(&mut self, command: Self::Command, now: Instant);
     /// Network change: start over.

@@ -68,7 +68,9 @@ impl TunIo {
         for (gso, packet) in coalescer.drain() {
             match self.tun.write(header(gso, packet), packet) {
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::InvalidInput && gso.kind != GsoKind::None => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::InvalidInput && gso.kind != GsoKind::None =>
+                {
                     refused = true;
                     self.write_split(TunPacket { buf: packet, gso });
                 }
@@ -76,7 +78,9 @@ impl TunIo {
             }
         }
         if refused {
-            tracing::info!("The kernel takes no super-packets on the TUN device; writing packet by packet");
+            tracing::info!(
+                "The kernel takes no super-packets on the TUN device; writing packet by packet"
+            );
             coalescer.set_coalescing(self.coalescing());
         }
     }
@@ -151,5 +155,50 @@ fn header(gso: GsoMeta, packet: &[u8]) -> VnetHeader {
             ChecksumState::Complete => Checksum::Complete,
             ChecksumState::Partial { start, offset } => Checksum::Partial { start, offset },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TCP: GsoMeta = GsoMeta {
+        kind: GsoKind::Tcp,
+        segment_size: 1228,
+        checksum: ChecksumState::Partial {
+            start: 20,
+            offset: 16,
+        },
+    };
+
+    #[test]
+    fn plain_packets_need_no_header() {
+        let packet = ip_packet::make::udp_packet(
+            "192.0.2.1:1".parse().unwrap(),
+            "192.0.2.2:2".parse().unwrap(),
+            b"x",
+        )
+        .unwrap();
+
+        assert_eq!(header(GsoMeta::NONE, packet.as_slice()), VnetHeader::PLAIN);
+        assert_eq!(meta(VnetHeader::PLAIN), GsoMeta::NONE);
+    }
+
+    #[test]
+    fn super_packets_tell_the_kernel_family_and_headers() {
+        let mut packet = vec![0; 20 + 20 + 3000];
+        packet[0] = 0x45;
+        let length = u16::try_from(packet.len()).unwrap();
+        packet[2..4].copy_from_slice(&length.to_be_bytes());
+        packet[8] = 64;
+        packet[9] = 6;
+        packet[12..20].copy_from_slice(&[192, 0, 2, 1, 192, 0, 2, 2]);
+        packet[32] = 5 << 4;
+
+        let header = header(TCP, &packet);
+
+        assert_eq!(header.gso, Gso::TcpV4);
+        assert_eq!((header.segment_size, header.header_len), (1228, 40));
+        assert_eq!(meta(header), TCP);
     }
 }

@@ -78,7 +78,10 @@ impl<R: Role> Worker<R> {
     const V6: Token = Token(2);
     pub(crate) const WAKER: Token = Token(3);
 
-    #[expect(clippy::too_many_arguments, reason = "called once, each of a type of its own")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, each of a type of its own"
+    )]
     pub(crate) fn new(
         role: R,
         clock: Clock,
