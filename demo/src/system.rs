@@ -268,10 +268,13 @@ impl System {
 
     /// Stops everything, components that say goodbye first, and says how each ended.
     pub fn stop(&mut self) -> BTreeMap<&'static str, ExitStatus> {
-        let first = [host::CLIENT, host::GATEWAY, host::RELAY, host::PORTAL];
-        let others = self.processes.keys().copied().collect::<Vec<_>>();
+        let first = [host::CLIENT, host::GATEWAY];
+        let last = [host::PORTAL, host::WEB];
+        let others = self.processes.keys().copied();
+        let others = others.filter(|name| !first.contains(name) && !last.contains(name));
+        let others = others.collect::<Vec<_>>();
         let mut statuses = BTreeMap::new();
-        for name in first.into_iter().chain(others) {
+        for name in first.into_iter().chain(others).chain(last) {
             if !self.processes.contains_key(name) {
                 continue;
             }
@@ -295,9 +298,9 @@ impl System {
         let process = process.as_mut();
         let process = process.with_context(|| format!("{name} is not running"))?;
         // By SIGTERM, a relay waits for the end of its last allocation, which lasts minutes.
-        let signal = match name {
-            host::RELAY => Signal::SIGINT,
-            _ => Signal::SIGTERM,
+        let signal = match name.starts_with(host::RELAY) {
+            true => Signal::SIGINT,
+            false => Signal::SIGTERM,
         };
         process.stop_by(signal, GRACE)
     }
@@ -391,7 +394,8 @@ impl System {
         Ok(command)
     }
 
-    fn portal_url(&self) -> String {
+    /// Where components find the portal.
+    pub fn portal_url(&self) -> String {
         let address = SocketAddr::new(self.scenario.portal_address(), scenario::PORTAL_PORT);
         format!("ws://{address}/")
     }

@@ -29,3 +29,24 @@ pub fn used(pid: u32) -> Result<Duration> {
         .context("no clock tick")?;
     Ok(Duration::from_millis(ticks * 1000 / per_second))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_is_seen_and_sleep_is_not() {
+        let pid = std::process::id();
+        let before = used(pid).unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let after_sleep = used(pid).unwrap();
+        let mut sum = 0_u64;
+        while used(pid).unwrap() < after_sleep + Duration::from_millis(50) {
+            sum = (0..100_000).fold(sum, u64::wrapping_add);
+        }
+        std::hint::black_box(sum);
+
+        // Other tests of this process may work meanwhile, but hardly so much.
+        assert!(after_sleep - before < Duration::from_millis(150));
+    }
+}

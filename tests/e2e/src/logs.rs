@@ -73,3 +73,37 @@ pub fn tail(text: &str, lines: usize) -> String {
     let all = text.lines().collect::<Vec<_>>();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: &str = "\
+2026-01-05T10:11:12.345Z  INFO gateway: an ERROR in a message is none
+2026-01-05T10:11:12.345Z  WARN gateway: the portal is away
+2026-01-05T10:11:12.345Z  WARN gateway: something else
+2026-01-05T10:11:12.345Z ERROR gateway: must never happen, portal
+thread 'main' (12) panicked at src/lib.rs:1:1:";
+
+    #[test]
+    fn only_listed_warnings_of_the_process_are_expected() {
+        let expected = [Expected {
+            process: "gateway",
+            text: "portal",
+            why: "a test",
+        }];
+
+        let lines = unexpected("gateway", LOG, &expected);
+
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].ends_with("something else"));
+        assert!(lines[1].contains("ERROR") && lines[2].contains("panicked"));
+        assert_eq!(unexpected("client", LOG, &expected).len(), 4);
+    }
+
+    #[test]
+    fn tail_has_the_last_lines() {
+        assert_eq!(tail("a\nb\nc", 2), "b\nc");
+        assert_eq!(tail("a", 2), "a");
+    }
+}

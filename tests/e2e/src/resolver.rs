@@ -209,3 +209,20 @@ fn write_framed(stream: &mut impl Write, message: &[u8]) -> Result<()> {
     stream.write_all(&[length.to_be_bytes().as_slice(), message].concat())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_and_questions_understand_each_other() {
+        let found = query("www.public.example");
+        let missing = query("host.missing.example");
+
+        let answered = addresses(&found, &answer(&found).unwrap());
+        assert_eq!(answered.unwrap(), [ANSWER]);
+        let answered = addresses(&missing, &answer(&missing).unwrap());
+        assert_eq!(answered.unwrap_err().to_string(), "no such name");
+        assert!(answer(&found[..20]).is_none());
+    }
+}

@@ -182,3 +182,24 @@ impl Arguments {
         is_wanted && !self.skips.iter().any(fits)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, String> {
+        Arguments::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn selects_as_cargo_test_does() {
+        let arguments = parse("relay --skip drains --nocapture --test-threads=1").unwrap();
+        assert!(arguments.selects("relay_restart") && !arguments.selects("relay_drains"));
+        assert!(!arguments.selects("idle"));
+        assert_eq!(arguments.threads, 1);
+        let exact = parse("relay --exact").unwrap();
+        assert!(exact.selects("relay") && !exact.selects("relay_restart"));
+        assert!(parse("").unwrap().selects("anything"));
+        assert!(parse("--unknown").is_err() && parse("--skip").is_err());
+    }
+}

@@ -42,6 +42,13 @@ fn clean_up(system: &mut System) -> Result<()> {
             "{name} has no {DEVICE}"
         );
     }
+    let during = OsState::of(&client)?;
+    for kind in ["link", "address", "route", "rule"] {
+        // Otherwise the comparison at the end would say nothing.
+        let added = during.added_since(&before[0]);
+        let is_there = added.iter().any(|object| object.starts_with(kind));
+        ensure!(is_there, "the client added no {kind}: {added:#?}");
+    }
     no_tokens_in_environments(system)?;
 
     for name in [host::CLIENT, host::GATEWAY] {

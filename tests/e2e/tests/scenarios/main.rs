@@ -3,11 +3,13 @@
 //!
 //! `cargo test -p e2e --test scenarios -- [part of a name]… [--list]`
 
+mod both;
 mod cleanup;
 mod command_line;
 mod idle;
 mod packets;
 mod policies;
+mod relays;
 mod restarts;
 mod steps;
 mod support;
@@ -20,6 +22,7 @@ use e2e::case::Case;
 const CASES: &[&[Case]] = &[
     idle::CASES,
     restarts::CASES,
+    relays::CASES,
     policies::CASES,
     cleanup::CASES,
     steps::CASES,
