@@ -40,7 +40,7 @@ pub(crate) enum Peer {
     Gotatun,
     /// Cloudflare's, from crates.io.
     BoringtunCli,
-    /// The reference in Go, from Debian.
+    /// The reference in Go. Debian 12 has the one of 2022, from before it used offloads.
     WireguardGo,
 }
 
@@ -61,6 +61,16 @@ impl Peer {
             Self::BoringtunCli => "cargo install --locked --root ~/peers boringtun-cli",
             Self::WireguardGo => "apt-get install wireguard-go",
         }
+    }
+
+    /// What the program says about its version.
+    pub(crate) fn version(program: &Path) -> Result<String> {
+        let output = Command::new(program)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
     }
 
     /// The program as a command that stays in the foreground and keeps its rights: the Rust ones drop them by default

@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) congestion: String,
     /// The program that we took turns with.
     pub(crate) peer: Option<&'static str>,
+    /// That program's version, in its own words.
+    pub(crate) peer_version: Option<String>,
     /// iperf3's version.
     pub(crate) iperf: String,
     /// CPUs of the machine.
@@ -187,10 +189,15 @@ pub(crate) fn table(report: &Report) -> String {
         congestion,
         iperf,
         cpus,
+        peer_version,
         ..
     } = &report.settings;
+    let peer_version = match peer_version {
+        Some(version) => format!(", {version}"),
+        None => String::new(),
+    };
     let mut text = format!(
-        "TCP with {congestion}, direct path over veth, {rounds} interleaved rounds of {seconds} s, {iperf}, {cpus} CPUs\n\
+        "TCP with {congestion}, direct path over veth, {rounds} interleaved rounds of {seconds} s, {iperf}{peer_version}, {cpus} CPUs\n\
          Medians (lowest-highest). CPU: seconds per Gbit of client + gateway. Drops: at UDP sockets / devices.\n\n\
          {:<18} {:<13} {:>7} {:<13} {:>11}  {:<21} {:>11}\n",
         "load", "through", "Gbit/s", "(range)", "retransmits", "CPU s/Gbit", "drops",
@@ -284,6 +291,7 @@ mod tests {
             seconds: 1,
             congestion: "cubic".to_owned(),
             peer,
+            peer_version: None,
             iperf: "iperf 3.12".to_owned(),
             cpus: 2,
         };

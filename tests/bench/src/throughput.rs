@@ -121,6 +121,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(peer) => Some((peer, peer.find(options.peer_path.as_deref())?)),
         None => None,
     };
+    let peer_version = match &program {
+        Some((_, path)) => Some(Peer::version(path)?),
+        None => None,
+    };
 
     let progress = Progress::new();
     progress.say("starting portal, relay, gateway and client");
@@ -157,7 +161,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
     drop((plan, tunnel));
     system.stop()?;
-    let report = Report::new(settings(options, iperf), samples);
+    let report = Report::new(settings(options, iperf, peer_version), samples);
     match options.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print!("{}", report::table(&report)),
@@ -165,12 +169,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn settings(options: &Options, iperf: String) -> Settings {
+fn settings(options: &Options, iperf: String, peer_version: Option<String>) -> Settings {
     Settings {
         rounds: options.rounds,
         seconds: options.seconds,
         congestion: options.congestion.clone(),
         peer: options.peer.map(Peer::program),
+        peer_version,
         iperf,
         cpus: std::thread::available_parallelism().map_or(0, usize::from),
     }

@@ -1,7 +1,7 @@
 //! The configuration socket that all user-space WireGuard programs offer ("cross-platform user-space interface").
 
 use std::{
-    io::{Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::SocketAddr,
     os::unix::net::UnixStream,
     time::Duration,
@@ -64,14 +64,17 @@ impl Settings {
 
 /// Reads up to the empty line that ends an answer; the connection may stay open.
 fn read_answer(stream: UnixStream) -> Result<String> {
-    let mut answer = Vec::new();
-    for byte in stream.take(MAX_ANSWER).bytes() {
-        answer.push(byte.context("the program does not answer on its configuration socket")?);
-        if answer.ends_with(b"\n\n") {
+    let mut stream = BufReader::new(stream.take(MAX_ANSWER));
+    let mut answer = String::new();
+    while !answer.ends_with("\n\n") {
+        let read = stream
+            .read_line(&mut answer)
+            .context("the program does not answer on its configuration socket")?;
+        if read == 0 {
             break;
         }
     }
-    Ok(String::from_utf8(answer)?)
+    Ok(answer)
 }
 
 fn hex(key: &[u8; 32]) -> String {
