@@ -285,7 +285,8 @@ fn file(system: &mut System, family: u8, size: u64) -> Result<Step> {
     ])?;
     ensure!(file.sha256 == content::checksum(size), "wrong checksum");
     let rate = file.bits_per_second() / 1e6;
-    let detail = format!("{} KiB, checksum right, {rate:.1} Mbit/s", size >> 10);
+    let mebibytes = size as f64 / f64::from(1 << 20);
+    let detail = format!("{mebibytes} MiB, checksum right, {rate:.1} Mbit/s");
     Ok(Step::ok("", detail).with_value(rate, "Mbit/s"))
 }
 
