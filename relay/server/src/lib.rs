@@ -13,7 +13,6 @@ mod portal;
 mod secret_file;
 mod service;
 mod shared;
-mod token;
 mod worker;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -24,7 +23,7 @@ use clap::Parser as _;
 ///
 /// Must be called before any thread exists: it takes the token out of the environment.
 pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> ExitCode {
-    let environment = token::take_from_environment();
+    let environment = phoenix_channel::driver::take_token_variable();
     let cli = match cli::Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,8 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use connlib_messages::{Secret, relay};
 use phoenix_channel::{
-    Channel, Component, Event, FatalError, LoginUrl, OsInfo, ProtocolVersion, Token,
-    TokenPlacement, display_name,
+    Channel, Component, Event, FatalError, LoginUrl, Token, TokenPlacement, display_name,
 };
 use relay_core::{Config, Family, StampSecret};
 use tokio::sync::oneshot;
@@ -77,7 +76,9 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     mut leave: oneshot::Receiver<()>,
 ) -> Result<(), FatalError> {
-    let mut options = phoenix_channel::Options::new(user_agent());
+    let version = env!("CARGO_PKG_VERSION");
+    let mut options = phoenix_channel::Options::for_program(Component::Relay, version)
+        .map_err(|error| FatalError::AuthenticationFailed(error.to_string()))?;
     let join = relay::Join {
         stamp_secret: Secret::new(secret.expose()),
     };
@@ -122,16 +123,6 @@ fn log_message(event: &str) {
         "init" => tracing::debug!("The portal knows this relay"),
         _ => tracing::debug!(event, "Message of the portal ignored"),
     }
-}
-
-fn user_agent() -> String {
-    let version = ProtocolVersion::from_environment().unwrap_or_default();
-    phoenix_channel::user_agent(
-        Component::Relay,
-        &version,
-        env!("CARGO_PKG_VERSION"),
-        &OsInfo::detect(),
-    )
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use connlib_stun::ChannelRange;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use phoenix_channel::{FatalError, LoginUrl};
+use phoenix_channel::{FatalError, LoginUrl, driver::find_token};
 use rand::{Rng as _, SeedableRng as _};
 use relay_core::{
     Config, PeerPolicy, PortRange, PrivatePeers, PublicAddresses, Server, StampSecret,
@@ -23,7 +23,6 @@ use crate::{
     platform::{self, Signal, Signals},
     portal, secret_file,
     shared::Shared,
-    token,
     worker::{BindOptions, Handle, Order, Worker},
 };
 
@@ -47,7 +46,8 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
     let login = match cli.standalone {
         true => None,
         false => {
-            let token = token::find(environment_token, cli.token.as_deref())?;
+            let token = find_token(environment_token.as_deref(), cli.token.as_deref())
+                .map_err(|error| anyhow!("{error}, or use --standalone"))?;
             Some(portal::login(&cli, &config, token)?)
         }
     };
