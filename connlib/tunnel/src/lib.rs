@@ -37,7 +37,8 @@ mod unix_time;
 
 pub use client::*;
 pub use connlib_snownet::{
-    DatagramSink, IceCredentials, NodeStats, NoRelays, PathInfo, PathKind, PublicKey, RelayConfig, Transmit,
+    DatagramSink, IceCredentials, NoRelays, NodeStats, PathInfo, PathKind, PublicKey, RelayConfig,
+    Transmit,
 };
 pub use gateway::*;
 pub use p2p_control::{

@@ -29,8 +29,7 @@ impl UnixClock {
     ///
     /// `None` if the instant lies beyond what the platform's clock can name, which means never.
     pub(crate) fn instant_of(&self, unix: Duration) -> Option<Instant> {
-        self.start
-            .checked_add(unix.saturating_sub(self.unix_start))
+        self.start.checked_add(unix.saturating_sub(self.unix_start))
     }
 }
 

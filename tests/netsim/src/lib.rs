@@ -31,7 +31,10 @@
 //!
 //! Equal seeds and inputs give equal outputs.
 #![deny(missing_docs)]
-#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests own the clock"))]
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests own the clock")
+)]
 
 mod edge;
 mod link;
