@@ -194,7 +194,10 @@ fn first_page(system: &mut System, limit: Duration) -> Result<Step> {
     let took = page.first_byte_ms;
     let limit = limit.as_secs_f64() * 1e3;
     let step = if system.scenario().is_lossy() {
-        Step::ok("", format!("{took:.0} ms (no limit where packets are lost)"))
+        Step::ok(
+            "",
+            format!("{took:.0} ms (no limit where packets are lost)"),
+        )
     } else if took < limit {
         Step::ok("", format!("{took:.0} ms (limit {limit:.0} ms)"))
     } else {
