@@ -61,6 +61,10 @@ fn run(arguments: &Arguments) -> Result<bool> {
     };
     let mut reporter = Reporter::new(format);
     let mut system = System::new(arguments.scenario)?;
+    if let Some(host) = &arguments.shell {
+        // A misspelt name is told before the work, not after it.
+        system.testbed().host(host)?;
+    }
     let mut options = Options::of(arguments.scenario);
     if arguments.keep || arguments.shell.is_some() {
         options.ending = Ending::KeepRunning;
