@@ -50,8 +50,6 @@ pub const DATABASE_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 0x66);
 pub const DATABASE_PORT: u16 = 5432;
 /// Port of the portal.
 pub const PORTAL_PORT: u16 = 8080;
-/// Port of the relay. Reference components insist on 3478.
-pub const RELAY_PORT: u16 = 3478;
 
 const PORTAL_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 const PORTAL_V6: Ipv6Addr = public_v6(0, 0x10);

@@ -22,8 +22,6 @@ pub const MAX_FRAME_BYTES: usize = 8 * 1024 * 1024;
 pub const PHOENIX_TOPIC: &str = "phoenix";
 /// Event that joins a topic.
 pub const JOIN: &str = "phx_join";
-/// Event that leaves a topic.
-pub const LEAVE: &str = "phx_leave";
 /// Event that answers a request.
 pub const REPLY: &str = "phx_reply";
 /// Event that reports a crashed channel.

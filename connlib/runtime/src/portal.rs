@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, ToSocketAddrs as _},
+    net::IpAddr,
     sync::{Arc, Mutex},
 };
 
@@ -10,7 +10,9 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use connlib_messages::{Dialect, Message};
 use connlib_session::{PortalInput, PortalOutput};
 use connlib_tunnel::PublicKey;
-use phoenix_channel::{Channel, Event, Options, Outgoing, Resolver, SendError};
+use phoenix_channel::{
+    Channel, Event, Options, Outgoing, Resolver, SendError, driver::system_resolver,
+};
 use tokio::sync::mpsc;
 
 /// Drives `channel` until it ends or the data thread is gone. The first [`PortalOutput::Reconnect`] opens it.
@@ -99,14 +101,13 @@ fn login_parameters(key: PublicKey) -> Vec<(String, String)> {
 /// Looks the portal's name up by the system's resolver and remembers the last answer, since the resolver may be what
 /// the tunnel has just taken away.
 fn remembering_resolver() -> Resolver {
+    let system = system_resolver();
     let last = Arc::new(Mutex::new(Vec::<IpAddr>::new()));
     Arc::new(move |host: String| {
         let last = Arc::clone(&last);
+        let lookup = system(host);
         Box::pin(async move {
-            let found = tokio::task::spawn_blocking(move || -> io::Result<Vec<IpAddr>> {
-                Ok((host, 0).to_socket_addrs()?.map(|s| s.ip()).collect())
-            });
-            let found = found.await.map_err(io::Error::other)?;
+            let found = lookup.await;
             let mut last = last.lock().map_err(|_| io::ErrorKind::Other)?;
             match found {
                 Ok(addresses) if !addresses.is_empty() => *last = addresses,

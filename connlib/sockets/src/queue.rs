@@ -233,11 +233,6 @@ impl GsoQueue {
         self.end > HIGH_WATER
     }
 
-    /// Memory in use, including what was sent already but lies in front of something that waits.
-    pub fn used_bytes(&self) -> usize {
-        self.end
-    }
-
     /// Forgets everything that waits, e.g. because the sockets are new.
     pub fn clear(&mut self) {
         self.batches.clear();

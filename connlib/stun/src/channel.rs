@@ -15,9 +15,6 @@ use thiserror::Error;
 /// Bytes of a channel-data header.
 pub const HEADER_LEN: usize = 4;
 
-/// Largest payload that one header can announce.
-pub const MAX_PAYLOAD: usize = u16::MAX as usize;
-
 /// What a datagram is, judged by its first byte alone.
 ///
 /// Ciphertext and scans can start with anything, so a class is a reason to look closer, never a proof.
