@@ -310,6 +310,14 @@ where
         }
     }
 
+    /// Ends everything: closes every connection and gives the allocations back. The caller sends what
+    /// [`Self::poll_transmit`] yields and drops the node.
+    pub fn shutdown(&mut self, goodbye: Option<&IpPacket>, now: Instant) {
+        self.close_all(goodbye, now);
+        self.relays.release(now);
+        self.relays.drain_transmits(&mut self.transmits);
+    }
+
     /// Drops the connection to `peer` without a word (the peer said goodbye).
     pub fn remove(&mut self, peer: P, now: Instant) {
         self.advance(now);

@@ -226,6 +226,13 @@ impl<R: Id> Relays<R> {
         self.hosts.clear();
     }
 
+    /// Gives every allocation back, because the process ends.
+    pub(crate) fn release(&mut self, now: Instant) {
+        for allocation in self.allocations.values_mut() {
+            allocation.release(now);
+        }
+    }
+
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         for allocation in self.allocations.values_mut() {

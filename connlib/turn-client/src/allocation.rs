@@ -6,7 +6,7 @@
 //!      │ retry, `refresh`, `restart`         │  └─────────────(re-)ALLOCATE on 437, expiry: Discovering
 //!      └──────────── Suspended ◄─────────────┴───── relay dead ─────────┘
 //!
-//! any state ──401 with nonce, foreign realm, 420, never an answer──► Failed
+//! any state ──401 with nonce, foreign realm, 420, never an answer, `release`──► Failed
 //! ```
 //!
 //! Responses are handled in `input`, requests made in `send`, time in `timeout`.
@@ -205,6 +205,30 @@ impl Allocation {
                 }
             }
         }
+    }
+
+    /// Gives the allocation back, because the process ends: the relay need not keep it until it expires, and one that
+    /// drains can end (RFC 8656 section 7.1).
+    ///
+    /// One REFRESH with lifetime 0, whose answer nobody waits for; nothing if there is no allocation. The caller sends what
+    /// [`Self::poll_transmit`] yields.
+    pub fn release(&mut self, now: Instant) {
+        self.advance(now);
+        let held = match self.state {
+            State::Failed { .. } => return,
+            State::Allocated(Lease { active, .. }) => Some(active),
+            State::Discovering | State::Allocating { .. } | State::Suspended { .. } => None,
+        };
+        self.invalidate();
+        self.buffered_binds.clear();
+        if let Some(active) = held {
+            let id = self.fresh_id();
+            self.transmit(Kind::Deletion, active, id);
+        }
+        self.state = State::Failed {
+            reason: FreeReason::Released,
+            is_noticed: false,
+        };
     }
 
     /// The relay's sockets.

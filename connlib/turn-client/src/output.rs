@@ -35,4 +35,7 @@ pub enum FreeReason {
     /// The relay does not accept the credentials, or asks for another realm.
     #[error("authentication error")]
     Authentication,
+    /// Its owner gave it back.
+    #[error("given back")]
+    Released,
 }

@@ -641,3 +641,31 @@ fn credentials_that_do_not_fit_are_a_protocol_failure() {
     world.run(secs(10));
     assert_eq!(world.free_reason(), Some(FreeReason::Protocol));
 }
+
+#[test]
+fn released_allocation_is_deleted_on_the_relay_and_stays_silent() {
+    let mut world = World::allocated(dual());
+    let before = world.received(Method::Refresh).len();
+    world.allocation.release(world.now);
+    world.drain();
+    world.run(secs(120));
+    let lifetimes: Vec<_> = world.received(Method::Refresh)[before..]
+        .iter()
+        .map(|received| received.lifetime())
+        .collect();
+    assert_eq!(lifetimes, [Some(0)]);
+    assert_eq!(world.free_reason(), Some(FreeReason::Released));
+    assert_eq!(world.allocation.poll_timeout(), None);
+}
+
+#[test]
+fn release_while_allocating_sends_nothing() {
+    let mut world = World::with_latency(only_v4(), ms(0));
+    world.relay.mute = vec![Method::Binding];
+    world.run(ms(10));
+    world.allocation.release(world.now);
+    world.drain();
+    world.run(secs(60));
+    assert_eq!(world.methods(), [Method::Binding]);
+    assert_eq!(world.free_reason(), Some(FreeReason::Released));
+}

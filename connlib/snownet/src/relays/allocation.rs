@@ -113,6 +113,10 @@ impl<R: Id> Allocation<R> {
         self.turn.refresh(now);
     }
 
+    pub(super) fn release(&mut self, now: Instant) {
+        self.turn.release(now);
+    }
+
     pub(super) fn restart(&mut self, now: Instant) {
         self.turn.restart(now);
     }

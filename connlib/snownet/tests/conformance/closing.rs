@@ -47,6 +47,19 @@ fn snownet_40_goodbye_leaves_through_a_relay_too() {
 }
 
 #[test]
+fn snownet_40_shutdown_says_goodbye_and_then_gives_the_allocations_back() {
+    let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    assert_eq!(world.relays[0].allocations(), 2);
+    let now = world.now;
+    world.hosts[C].node.shutdown(Some(&packet(99)), now);
+    world.drain(C);
+    world.run_for(Duration::from_secs(1));
+    assert!(world.received(G, C).contains(&99));
+    assert_eq!(world.relays[0].allocations(), 1);
+}
+
+#[test]
 fn snownet_40_closing_while_connecting_sends_nothing() {
     let mut world = World::pair(1, Place::Open, Place::Open);
     world.connect(C, G);

@@ -74,6 +74,11 @@ impl Relay {
         self.server = server(self.v4, self.v6, seed, now);
     }
 
+    /// Allocations that exist now.
+    pub fn allocations(&self) -> usize {
+        self.server.allocation_count()
+    }
+
     /// Refuses new allocations from now on.
     pub fn refuse_allocations(&mut self) {
         self.server.drain();

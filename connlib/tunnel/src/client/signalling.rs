@@ -173,10 +173,10 @@ impl Client {
         self.drain_resolver(now);
     }
 
-    /// Says goodbye to every gateway. The caller sends what [`Client::poll_transmit`] yields and then drops the client.
+    /// Says goodbye to every gateway and gives allocations on relays back. The caller sends what [`Client::poll_transmit`] yields and then drops the client.
     pub fn shutdown(&mut self, now: Instant) {
         let now = self.advance(now);
-        self.node.close_all(Some(&goodbye_packet()), now);
+        self.node.shutdown(Some(&goodbye_packet()), now);
         self.drain_node(now);
     }
 

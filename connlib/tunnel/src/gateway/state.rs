@@ -253,9 +253,9 @@ impl Gateway {
         self.transmits.clear();
     }
 
-    /// Says goodbye to every client. The caller flushes [`poll_transmit`](Self::poll_transmit) and stops.
+    /// Says goodbye to every client and gives allocations on relays back. The caller flushes [`poll_transmit`](Self::poll_transmit) and stops.
     pub fn shutdown(&mut self, now: Instant) {
-        self.node.close_all(Some(&goodbye_packet()), now);
+        self.node.shutdown(Some(&goodbye_packet()), now);
     }
 
     /// The path to a client, while one is nominated.

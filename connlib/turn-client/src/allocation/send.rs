@@ -46,13 +46,13 @@ impl Allocation {
         }
     }
 
-    fn fresh_id(&mut self) -> TransactionId {
+    pub(super) fn fresh_id(&mut self) -> TransactionId {
         let mut id = [0; 12];
         self.rng.fill_bytes(&mut id);
         TransactionId::new(id)
     }
 
-    fn transmit(&mut self, kind: Kind, dst: SocketAddr, id: TransactionId) {
+    pub(super) fn transmit(&mut self, kind: Kind, dst: SocketAddr, id: TransactionId) {
         let authenticated = kind.is_authenticated();
         let request = Request {
             transaction_id: id,
