@@ -1,0 +1,4 @@
+//! What must hold (testing §5.8).
+
+pub mod time;
+pub mod wire;
