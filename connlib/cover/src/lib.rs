@@ -23,28 +23,37 @@ use std::collections::BTreeMap;
 /// How often each point was visited, by name.
 pub type Counts = BTreeMap<&'static str, u64>;
 
-/// Counts one visit of the point with this name, a string literal.
+/// Counts one visit of the point with this name, a string literal; with `if condition`, only when it holds.
 ///
-/// Expands to nothing without the feature `sim`.
+/// Without the feature `sim` it expands to nothing, and the condition is type-checked but never evaluated.
 #[cfg(feature = "sim")]
 #[macro_export]
 macro_rules! cover {
     ($name:literal) => {
         $crate::hit($name)
     };
+    ($name:literal if $condition:expr) => {
+        if $condition {
+            $crate::hit($name);
+        }
+    };
 }
 
-/// Counts one visit of the point with this name, a string literal.
+/// Counts one visit of the point with this name, a string literal; with `if condition`, only when it holds.
 ///
-/// Expands to nothing without the feature `sim`.
+/// Without the feature `sim` it expands to nothing, and the condition is type-checked but never evaluated.
 #[cfg(not(feature = "sim"))]
 #[macro_export]
 macro_rules! cover {
-    ($name:literal) => {};
+    ($name:literal) => {
+        ()
+    };
+    ($name:literal if $condition:expr) => {
+        if false {
+            let _: bool = $condition;
+        }
+    };
 }
-
-/// Whether points are counted in this build.
-pub const ENABLED: bool = cfg!(feature = "sim");
 
 #[cfg(feature = "sim")]
 thread_local! {
@@ -109,16 +118,32 @@ mod tests {
         assert_eq!(snapshot(), Counts::new());
     }
 
+    #[cfg(feature = "sim")]
+    #[test]
+    fn a_condition_decides() {
+        reset();
+        for number in 0..5 {
+            cover!("test/even" if number % 2 == 0);
+        }
+
+        assert_eq!(take(), Counts::from([("test/even", 3)]));
+    }
+
+    #[cfg(not(feature = "sim"))]
+    fn unreachable_condition() -> bool {
+        panic!("a condition is not evaluated without the feature");
+    }
+
     #[cfg(not(feature = "sim"))]
     #[test]
     fn counts_nothing_without_the_feature() {
         visit();
-        // An expansion that were anything at all would not be allowed in a constant.
+        cover!("test/conditional" if unreachable_condition());
+        // A call would not be allowed in a constant.
         const NOTHING: () = {
             cover!("test/constant");
         };
-        assert_eq!(NOTHING, ());
+        let () = NOTHING;
         assert_eq!(take(), Counts::new());
-        assert!(!ENABLED);
     }
 }

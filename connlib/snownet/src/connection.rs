@@ -20,6 +20,7 @@ mod packets;
 mod path;
 mod state;
 
+use connlib_cover::cover;
 pub(crate) use io::Io;
 pub(crate) use path::{ChannelSink, DirectSink, Path, Route};
 use state::State;
@@ -226,7 +227,10 @@ where
                 source,
                 destination,
             } => self.nominate(source, destination, now, io),
-            AgentEvent::Viable => self.disconnected_at = None,
+            AgentEvent::Viable => {
+                cover!("connection/ice-recovered" if self.disconnected_at.is_some());
+                self.disconnected_at = None;
+            }
             AgentEvent::Disconnected => {
                 tracing::debug!(peer = %self.peer, "ICE has no possible pair left");
                 self.disconnected_at.get_or_insert(now);
@@ -248,6 +252,7 @@ where
             since: now,
         };
         let kind = self.kind_of(&path);
+        self.cover_path(&path);
         match self.state.nominate(path, now) {
             state::Nomination::Unchanged => {}
             state::Nomination::First { held } => {
@@ -305,10 +310,13 @@ where
     fn failure(&self, now: Instant) -> Option<Failure> {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| now >= at);
         if is_over(self.handshakes_failed_at) {
+            cover!("connection/handshakes-failed");
             Some(Failure::NoHandshake)
         } else if is_over(self.state.candidate_deadline()) {
+            cover!("connection/no-candidates");
             Some(Failure::NoCandidates)
         } else if is_over(self.give_up_at()) {
+            cover!("connection/ice-failed");
             Some(Failure::IceDisconnected)
         } else {
             None
@@ -331,6 +339,7 @@ where
 
     fn fall_asleep(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
         if self.state.fall_asleep() {
+            cover!("connection/idle-entered");
             tracing::debug!(peer = %self.peer, "Connection is idle");
             self.agent.set_timing(Timing::idle(self.role));
             self.settle(now, io);

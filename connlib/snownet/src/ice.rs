@@ -230,6 +230,16 @@ impl Agent {
             .any(|c| c.addr() == addr && c.kind() == CandidateKind::Relayed)
     }
 
+    /// What the remote candidate with this address is; the relayed one, should there be several.
+    pub(crate) fn remote_kind(&self, addr: SocketAddr) -> Option<CandidateKind> {
+        if self.is_remote_relayed(addr) {
+            return Some(CandidateKind::Relayed);
+        }
+        let candidates = self.inner.remote_candidates();
+        let mut at_address = candidates.filter(|c| c.addr() == addr);
+        at_address.next().map(|c| c.kind())
+    }
+
     /// Takes a STUN message that arrived on `local` (a socket or our address on a relay).
     ///
     /// Returns whether the message was authentic and taken. The agent, which logs and remembers, sees authentic ones only.

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use connlib_cover::cover;
 use connlib_stun::ChannelNumber;
 use connlib_turn_client::{Event as TurnEvent, Unwrapped};
 use is::{Candidate, CandidateKind};
@@ -250,6 +251,7 @@ impl<R: Id> Relays<R> {
             .collect();
         for (relay, reason) in &dead {
             tracing::info!(%relay, %reason, "Relay is unusable");
+            cover!("turn/allocation-freed");
             self.drop_relay(*relay);
         }
         !dead.is_empty()
@@ -300,6 +302,7 @@ impl<R: Id> Relays<R> {
                 return;
             }
             tracing::info!(relay = %config.id, "Replacing relay");
+            cover!("turn/relay-credentials-changed");
             self.drop_relay(config.id);
         }
         let Some(allocation) = Allocation::new(config.clone(), self.rng.random(), now) else {

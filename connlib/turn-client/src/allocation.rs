@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use connlib_cover::cover;
 use connlib_stun::{
     ChannelNumber, ChannelRange,
     channel::{self, ChannelData},
@@ -424,6 +425,7 @@ impl Allocation {
         if self.buffered_binds.len() == MAX_BUFFERED_BINDS {
             self.buffered_binds.pop_front();
         }
+        cover!("turn/bind-buffered");
         self.buffered_binds.push_back(peer);
     }
 

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use connlib_cover::cover;
 use connlib_stun::ChannelNumber;
 
 /// How long a relay relays on a channel after a binding.
@@ -114,10 +115,14 @@ impl Channels {
                 Binding::InFlight { .. } => return Bind::NotNeeded,
                 Binding::Bound { at } if now < at + LIFETIME => return Bind::NotNeeded,
                 Binding::Bound { at } if now < at + FORGOTTEN => {
+                    cover!("turn/channel-cool-down-reused");
                     self.start_rebind(number);
                     return Bind::Request(number);
                 }
-                Binding::Bound { .. } => self.remove(number),
+                Binding::Bound { .. } => {
+                    cover!("turn/channel-rebound-after-cool-down");
+                    self.remove(number);
+                }
             }
         }
         self.drop_idle(now);

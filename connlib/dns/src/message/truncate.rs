@@ -1,5 +1,6 @@
 //! Responses that are too long for one packet (RFC 1035 §4.2.1, RFC 2181 §9).
 
+use connlib_cover::cover;
 use domain::base::Message;
 use ip_packet::MAX_UDP_PAYLOAD;
 
@@ -16,6 +17,7 @@ pub fn truncate_for_udp(mut response: Vec<u8>) -> Vec<u8> {
     if response.len() <= MAX_UDP_RESPONSE {
         return response;
     }
+    cover!("dns/truncated");
     let end = question_end(&response);
     response.truncate(end.unwrap_or(HEADER_LEN));
     // TC.

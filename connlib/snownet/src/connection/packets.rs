@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use connlib_cover::cover;
 use connlib_wireguard::{OpenError, Opened, SealSink, Sealed};
 use ip_packet::{Ecn, IpPacket, PacketBatch, Single};
 
@@ -25,6 +26,7 @@ where
         sink: &mut impl DatagramSink,
     ) -> Encapsulated {
         let woke = self.wake(now);
+        cover!("connection/idle-left-by-outgoing" if woke);
         let result = match &self.state {
             State::Connecting { .. } => self.encapsulate_early(batch, now),
             State::Connected { path, .. } | State::Idle { path } => {
@@ -58,6 +60,7 @@ where
     ) -> Result<Opened, OpenError> {
         let opened = self.wireguard.open(datagram, from, now, out)?;
         let woke = matches!(opened, Opened::Packet { .. }) && self.wake(now);
+        cover!("connection/idle-left-by-incoming" if woke);
         if woke {
             self.settle(now, io);
         } else {

@@ -1,5 +1,6 @@
 //! What a node does by itself: ends connections, passes on candidates, finds other relays.
 
+use connlib_cover::cover;
 use std::time::Instant;
 
 use super::Node;
@@ -44,6 +45,7 @@ impl<P: Id, R: Id> Node<P, R> {
     /// Finds another relay for connections whose own is gone (snownet §3.11).
     fn migrate(&mut self, now: Instant) {
         if self.relays.take_lost() {
+            cover!("turn/all-relays-lost" if self.relays.len() == 0);
             let relays = &self.relays;
             let is_orphan = |c: &&Connection<P, R>| !relays.contains(c.relay());
             self.orphans = self
@@ -57,6 +59,7 @@ impl<P: Id, R: Id> Node<P, R> {
             let Some(relay) = self.relays.sample() else {
                 return;
             };
+            cover!("connection/migrated");
             self.with_peer(peer, |c, io| c.migrate(relay, now, io));
             self.orphans.remove(&peer);
         }

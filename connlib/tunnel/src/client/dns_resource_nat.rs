@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque, btree_map};
 use std::mem;
 use std::time::{Duration, Instant};
 
+use connlib_cover::cover;
 use connlib_model::{DomainName, GatewayId, ResourceId};
 use ip_packet::IpPacket;
 
@@ -186,6 +187,7 @@ impl DnsResourceNat {
             NatStatus::Inactive => State::Failed,
         };
         let old = mem::replace(state, new);
+        cover!("dns/nat-inactive" if status == NatStatus::Inactive);
 
         match (old, status) {
             (

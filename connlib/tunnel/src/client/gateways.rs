@@ -193,6 +193,11 @@ impl Gateways {
         gateways
     }
 
+    /// Whether `resource` was served by a gateway and is not any more.
+    pub(crate) fn has_lost(&self, resource: ResourceId) -> bool {
+        self.served_by.contains_key(&resource) && self.binding(resource).is_none()
+    }
+
     fn remember(&mut self, resource: ResourceId, gateway: GatewayId) {
         self.remembered.retain(|g| *g != gateway);
         if self.remembered.len() == MAX_REMEMBERED {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use connlib_cover::cover;
 use connlib_model::ResourceId;
 use ip_packet::IpPacket;
 
@@ -159,6 +160,7 @@ impl<Q> Held<Q> {
         }
 
         if self.packets.len() == MAX_PACKETS {
+            cover!("connection/setup-buffer-overflow");
             self.packets.pop_front();
         }
         self.packets.push_back(packet);

@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use connlib_cover::cover;
 use connlib_model::{DomainName, GatewayId, ResourceId, ranges};
 use connlib_snownet::{DatagramSink, EncapsulateError};
 use ip_packet::make::{self, Unreachable};
@@ -153,9 +154,14 @@ impl Client {
 
     /// Asks the portal for access to `resource`, unless that was done a moment ago.
     pub(super) fn request_access(&mut self, resource: ResourceId, ask: Ask) {
-        if ask == Ask::Now {
-            tracing::debug!(%resource, "requesting access");
-            self.outbox.push_intent(resource);
+        match ask {
+            Ask::Now => {
+                tracing::debug!(%resource, "requesting access");
+                cover!("connection/intent-sent");
+                cover!("connection/intent-after-loss" if self.gateways.has_lost(resource));
+                self.outbox.push_intent(resource);
+            }
+            Ask::AlreadyAsked => cover!("connection/intent-suppressed"),
         }
     }
 
@@ -203,7 +209,10 @@ impl Client {
                 self.decide_permitted(resource, destination, domain, protocol, now)
             }
             Route::Refused(_) => Decision::Refuse,
-            Route::None => Decision::Drop(Reason::Unroutable),
+            Route::None => {
+                cover!("routing/to-none");
+                Decision::Drop(Reason::Unroutable)
+            }
         }
     }
 
@@ -229,6 +238,7 @@ impl Client {
         };
         let domain = domain.expect("only packets for a domain wait for a NAT set-up");
         if resend {
+            cover!("dns/nat-setup-repeated");
             self.send_assigned_ips(gateway, resource, &domain, now);
         }
 
@@ -282,6 +292,7 @@ impl Client {
     /// Tells the sender of `packet` that it is not permitted (tunnel spec 3.16).
     fn refuse(&mut self, packet: PacketRef<'_>, now: Instant) {
         self.stats.refused += 1;
+        cover!("acl/refused-by-client");
         let Ok(error) = make::icmp_unreachable(packet, Unreachable::Prohibited) else {
             return;
         };

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use connlib_cover::cover;
 use connlib_model::{Resource, ResourceId, ResourceView};
 
 use super::sites::Sites;
@@ -91,9 +92,11 @@ impl Resources {
 
     /// Resources that are switched on, by ascending id.
     pub(crate) fn active(&self) -> impl Iterator<Item = &Resource> {
-        self.known
-            .values()
-            .filter(|resource| !self.disabled.contains(&resource.id()))
+        self.known.values().filter(|resource| {
+            let is_disabled = self.disabled.contains(&resource.id());
+            cover!("routing/disabled-skipped" if is_disabled);
+            !is_disabled
+        })
     }
 
     /// The list as a person sees it.

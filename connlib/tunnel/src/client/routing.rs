@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use connlib_cover::cover;
 use connlib_model::{
     DnsPattern, DomainName, Filter, FilterProtocol, IpNet, IpStack, Ipv4Net, Ipv6Net, Resource,
     ResourceId, permits, ranges,
@@ -106,15 +107,21 @@ impl RoutingTable {
             let Some(domain) = domain else {
                 return Route::None;
             };
-            return self.route_domain(destination, domain, protocol);
+            let route = self.route_domain(destination, domain, protocol);
+            cover!("routing/to-dns" if matches!(route, Route::Permitted(_)));
+            return route;
         }
 
         if let Some(route) = self.route_network(destination, protocol) {
+            cover!("routing/to-cidr" if matches!(route, Route::Permitted(_)));
             return route;
         }
 
         match self.internet {
-            Some(id) if !ranges::is_tunnel(destination) => Route::Permitted(id),
+            Some(id) if !ranges::is_tunnel(destination) => {
+                cover!("routing/to-internet");
+                Route::Permitted(id)
+            }
             Some(_) | None => Route::None,
         }
     }
@@ -227,7 +234,10 @@ impl RoutingTable {
                 .and_then(|old| old.preferred)
                 .filter(|id| network.resources.contains_key(id))
                 .filter(|id| is_same_set || is_connected(*id));
-            network.preferred = kept.or_else(|| network.resources.keys().next_back().copied());
+            let largest = network.resources.keys().next_back().copied();
+            cover!("routing/overlap-sticky" if !is_same_set && kept.is_some() && kept != largest);
+            cover!("routing/overlap-by-id" if kept.is_none() && network.resources.len() > 1);
+            network.preferred = kept.or(largest);
         }
         self.networks = new;
         self.prefixes_v4 = self.prefixes(|net| matches!(net, IpNet::V4(_)));
@@ -275,6 +285,8 @@ impl RoutingTable {
 
         for network in self.networks_around(destination) {
             if let Some(id) = network.permitting(protocol) {
+                cover!("routing/longest-prefix-over-wider" if self.networks_around(destination).count() > 1
+                    && refused.is_none());
                 return Some(Route::Permitted(id));
             }
             refused = refused.or(network.preferred);

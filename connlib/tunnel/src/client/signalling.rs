@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use connlib_cover::cover;
 use connlib_model::{GatewayId, RelayId, Resource, ResourceId, TunConfig};
 use connlib_snownet::{NoRelays, RelayConfig};
 
@@ -266,6 +267,7 @@ impl Client {
 
     /// Sends what waited for the access, in order.
     fn release(&mut self, held: Held<Question>, gateway: GatewayId, now: Instant) {
+        cover!("connection/setup-buffer-flushed" if !held.packets.is_empty());
         for packet in held.packets {
             self.forward(packet, now);
         }

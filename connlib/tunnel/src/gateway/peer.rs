@@ -6,9 +6,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use connlib_cover::cover;
 use connlib_model::ranges;
 use ip_packet::make::{self, Unreachable};
-use ip_packet::{FamilyMismatch, IpPacket, PacketMut, PacketRef, UnsupportedProtocol};
+use ip_packet::{
+    FamilyMismatch, IcmpErrorKind, IpPacket, PacketMut, PacketRef, UnsupportedProtocol,
+};
 
 use super::TunAddresses;
 use super::access::{Access, Verdict};
@@ -124,6 +127,7 @@ impl ClientPeer {
             return Err(Refusal::Unsupported);
         }
         if !self.addresses.contains(packet.source()) {
+            cover!("acl/foreign-source-denied");
             return Err(Refusal::Spoofed);
         }
         if is_icmp_error(packet) {
@@ -166,7 +170,11 @@ impl ClientPeer {
             .outgoing(proxy, protocol, entry.real(), signal, now)
             .map(Passage::Translated)
             .map_err(|error| match error {
-                NoSession::Unmapped => Refusal::Unreachable,
+                NoSession::Unmapped => {
+                    cover!("nat/family-missing-v4" if proxy.is_ipv4());
+                    cover!("nat/family-missing-v6" if proxy.is_ipv6());
+                    Refusal::Unreachable
+                }
                 NoSession::Exhausted => Refusal::Exhausted,
             })
     }
@@ -213,7 +221,10 @@ impl ClientPeer {
             }
         };
         let is_permitted = match incoming {
-            Incoming::Expired => return Err(Refusal::Expired),
+            Incoming::Expired => {
+                cover!("nat/expired-session-dropped");
+                return Err(Refusal::Expired);
+            }
             Incoming::Unknown => {
                 self.access.judge(source, from_resource(packet)) == Verdict::Permitted
             }
@@ -246,6 +257,7 @@ impl ClientPeer {
             Incoming::Unknown => Ok(ToClient::Pass(Passage::Unchanged)),
             Incoming::Expired => Err(Refusal::Expired),
             Incoming::Session(Translation { address, value }) => {
+                cover_translated_error(error.kind());
                 make::translated_icmp_error(&error, address, client, value)
                     .map(ToClient::Replace)
                     .map_err(|_| Refusal::Unsupported)
@@ -268,6 +280,21 @@ impl ClientPeer {
             .into_iter()
             .flatten()
             .min()
+    }
+}
+
+/// Counts a translated error by its kind; nothing but in the simulation.
+fn cover_translated_error(kind: IcmpErrorKind) {
+    match kind {
+        IcmpErrorKind::V4Unreachable { .. } | IcmpErrorKind::V6Unreachable { .. } => {
+            cover!("nat/error-translated-unreachable");
+        }
+        IcmpErrorKind::V4FragmentationNeeded { .. } | IcmpErrorKind::V6PacketTooBig { .. } => {
+            cover!("nat/error-translated-too-big");
+        }
+        IcmpErrorKind::V4TimeExceeded { .. } | IcmpErrorKind::V6TimeExceeded { .. } => {
+            cover!("nat/error-translated-time-exceeded");
+        }
     }
 }
 

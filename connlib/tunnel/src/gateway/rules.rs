@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use connlib_cover::cover;
 use connlib_model::{Filter, FilterProtocol};
 use ip_packet::{PacketRef, Protocol, Transport};
 
@@ -46,13 +47,16 @@ impl Rules {
 
     /// Whether a packet of this kind may pass.
     pub(super) fn permit(&self, protocol: FilterProtocol) -> bool {
-        self.everything
+        let permitted = self.everything
             || match protocol {
                 FilterProtocol::Tcp(port) => self.tcp.contains(port),
                 FilterProtocol::Udp(port) => self.udp.contains(port),
                 FilterProtocol::Icmp => self.icmp,
                 FilterProtocol::Other => false,
-            }
+            };
+        cover!("acl/filter-allowed" if permitted && !self.everything);
+        cover!("acl/filter-denied" if !permitted);
+        permitted
     }
 }
 

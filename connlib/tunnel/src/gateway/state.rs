@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use connlib_cover::cover;
 use connlib_model::{ClientId, GatewayResource, RelayId, ResourceId};
 use connlib_snownet::{
     Event, NoRelays, Node, NodeStats, PathInfo, PublicKey, RelayConfig, Role, Transmit,
@@ -157,6 +158,7 @@ impl Gateway {
         };
         if peer.access.revoke(resource) {
             tracing::info!(%client, %resource, "Access revoked");
+            cover!("acl/revoked-others-left" if !peer.access.is_empty());
         }
         self.remove_if_unauthorized(client, now);
     }
@@ -289,6 +291,7 @@ impl Gateway {
         peer.handle_timeout(now);
         for resource in peer.access.expire(self.clock.unix_at(now)) {
             tracing::info!(%client, %resource, "Access expired");
+            cover!("acl/expired");
         }
         self.reschedule(client);
         self.remove_if_unauthorized(client, now);
@@ -301,6 +304,7 @@ impl Gateway {
             .get_mut(client)
             .is_some_and(|peer| peer.access.is_empty());
         if is_unauthorized {
+            cover!("acl/last-revoked");
             self.peers.remove(client);
             self.node.close(client, Some(&goodbye_packet()), now);
         }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use connlib_cover::cover;
 use connlib_stun::{
     Class, Envelope, ErrorCode, ErrorResponse, Integrity, Outcome, Response, Success,
 };
@@ -132,7 +133,11 @@ impl Allocation {
                 self.invalidate();
                 self.suspend(now);
             }
-            _ => self.resend(answered.request, now),
+            _ => {
+                cover!("turn/unauthorized-answered" if error.code == ErrorCode::UNAUTHORIZED);
+                cover!("turn/stale-nonce-answered" if error.code == ErrorCode::STALE_NONCE);
+                self.resend(answered.request, now);
+            }
         }
     }
 
@@ -149,6 +154,7 @@ impl Allocation {
                 self.conclude_discovery(now);
             }
             Kind::Allocate if code == ErrorCode::ALLOCATION_MISMATCH => {
+                cover!("turn/mismatch-deletes-and-allocates");
                 self.delete_foreign_allocation(answered.dst, now);
             }
             Kind::Allocate => {
@@ -159,6 +165,7 @@ impl Allocation {
             // 437 to a deletion: there is nothing to delete, which is what we want.
             Kind::Deletion => self.allocate(answered.dst, now),
             Kind::Renewal | Kind::Probe if code == ErrorCode::ALLOCATION_MISMATCH => {
+                cover!("turn/mismatch-allocates-again");
                 info!(?server, "Relay has forgotten our allocation");
                 self.invalidate();
                 self.allocate(answered.dst, now);
@@ -168,6 +175,7 @@ impl Allocation {
                 self.postpone_renewal(now);
             }
             Kind::ChannelBind { peer, .. } if code == ErrorCode::ALLOCATION_MISMATCH => {
+                cover!("turn/mismatch-allocates-again");
                 info!(?server, "Relay has forgotten our allocation");
                 self.invalidate();
                 self.buffer_bind(peer);
@@ -212,6 +220,7 @@ impl Allocation {
             }
             (Kind::Deletion, Success::Refresh { .. }) => self.allocate(answered.dst, now),
             (Kind::ChannelBind { number, .. }, Success::ChannelBind) => {
+                cover!("turn/channel-bound");
                 self.channels.confirm(number, now);
             }
             // The method has been compared with the request's.

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use connlib_cover::cover;
 use tracing::{debug, info};
 
 use super::{Allocation, Lease, State};
@@ -94,6 +95,7 @@ impl Allocation {
     fn give_up(&mut self, request: u64, pending: Pending, now: Instant) {
         debug!(server = ?self.server, kind = ?pending.kind, dst = %pending.dst, "Request timed out");
         self.requests.settle(request);
+        cover!("turn/request-gave-up");
         match self.active_socket() {
             Some(active) if active == pending.dst => {
                 info!(server = ?self.server, "Relay does not answer any more");
@@ -139,12 +141,14 @@ impl Allocation {
             lease.keep_alive_at = now + super::KEEP_ALIVE;
         }
         if renew {
+            cover!("turn/refresh-at-half-life");
             self.request(Kind::Renewal, active, Backoff::ladder(now), now);
         }
         if keep_alive {
             self.request(Kind::KeepAlive, active, Backoff::ladder(now), now);
         }
         while let Some((number, peer)) = self.channels.take_refresh(now) {
+            cover!("turn/channel-refresh");
             let kind = Kind::ChannelBind { number, peer };
             self.request(kind, active, Backoff::ladder(now), now);
         }

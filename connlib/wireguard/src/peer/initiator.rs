@@ -8,6 +8,7 @@
 
 use std::time::Instant;
 
+use connlib_cover::cover;
 use ip_packet::PacketBatch;
 
 use super::common::{Common, FailReason, OpenError, Opened};
@@ -119,6 +120,7 @@ impl<E: Engine> Initiator<E> {
         if outcome.sent > 0 {
             self.data_sent(common, outcome.sent, outcome.bytes, now);
             if rekey {
+                cover!("connection/rekeyed-by-age");
                 self.start(common, now);
             }
         }
@@ -265,6 +267,7 @@ impl<E: Engine> Initiator<E> {
         if self.handshake.is_some() {
             self.retry(common, now);
         } else if self.start_at().is_some_and(|at| now >= at) {
+            cover!("connection/renewed-by-age" if self.renew_at.is_some_and(|at| now >= at));
             self.unanswered_until = None;
             self.start(common, now);
         }
@@ -431,6 +434,8 @@ impl<E: Engine> Initiator<E> {
             }
         }
         if sealed.buffered > 0 {
+            // The first session has a renewal or a wipe ahead of it from then on.
+            cover!("connection/rekeyed-after-expiry" if self.wipe_at.is_some() && self.handshake.is_none());
             self.start(common, now);
         }
 
@@ -474,6 +479,7 @@ impl<E: Engine> Initiator<E> {
             .expires_at()
             .is_some_and(|at| now >= at)
         {
+            cover!("connection/session-expired");
             common.settle();
         }
         for half in [&mut self.a, &mut self.b] {

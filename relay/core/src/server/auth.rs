@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use connlib_cover::cover;
 use connlib_stun::{
     AuthAttributes, Envelope, ErrorCode, ErrorResponse, Integrity, Key, RelayUsername,
 };
@@ -56,6 +57,7 @@ impl Server {
             _ if !envelope.has_integrity() => Some(ErrorCode::UNAUTHORIZED),
             (None, _, _) | (_, None, _) => Some(ErrorCode::UNAUTHORIZED),
             (_, Some(nonce), _) if !self.nonces.is_valid(nonce, client, now) => {
+                cover!("relay/stale-nonce");
                 Some(ErrorCode::STALE_NONCE)
             }
             (_, _, None) => Some(ErrorCode::UNAUTHORIZED),

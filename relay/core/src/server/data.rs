@@ -5,6 +5,7 @@
 
 use std::{net::SocketAddr, time::Instant};
 
+use connlib_cover::cover;
 use connlib_stun::{
     ChannelNumber, PacketKind,
     channel::{self, ChannelData},
@@ -147,6 +148,7 @@ impl Server {
                 self.counters.drops.oversized += 1;
                 continue;
             }
+            cover!("relay/channel-data-from-peer");
             tally.count(payload);
             out.forward(route, payload);
         }
@@ -172,6 +174,7 @@ impl Server {
             Some(_) | None => {
                 let Some(route) = self.route_of(client, data.number) else {
                     self.counters.drops.no_channel += 1;
+                    cover!("relay/unknown-channel-dropped");
                     tracing::trace!(%client, number = %data.number, "Channel data without a bound channel");
                     return;
                 };
@@ -179,6 +182,11 @@ impl Server {
                 route
             }
         };
+        cover!("relay/channel-data-from-client");
+        cover!("relay/family-translated" if matches!(
+            route,
+            Route::ToPeer { peer, .. } if peer.family() != family_of(client.ip())
+        ));
         tally.count(data.payload);
         if let Route::ToClient { .. } = route {
             tally.hairpinned += data.payload.len() as u64;

@@ -25,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use connlib_cover::cover;
 use connlib_stun::{Family, TransactionId};
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha20Rng;
@@ -259,7 +260,10 @@ impl Server {
                     }
                     None => {}
                 },
-                Timer::Allocation(client) => self.delete_allocation(client, "expired"),
+                Timer::Allocation(client) => {
+                    cover!("relay/allocation-expired");
+                    self.delete_allocation(client, "expired");
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What to do about a query (tunnel spec 3.7).
 
+use connlib_cover::cover;
 use connlib_dns::message::server_failure_for;
 use connlib_dns::{ProxyIps, Query, QueryError, QueryType};
 use connlib_model::{DomainName, ResourceId};
@@ -59,9 +60,11 @@ pub(super) fn as_link_local(mut message: Vec<u8>) -> Vec<u8> {
 
 fn decide_query(query: &Query<'_>, routing: &RoutingTable, proxies: &mut ProxyIps) -> Decision {
     if query.is_canary() {
+        cover!("dns/canary");
         return answer(query.name_error());
     }
     if let Some(domain) = query.ptr_address().and_then(|ip| proxies.domain(ip)) {
+        cover!("dns/ptr-answered");
         return answer(query.answer_ptr(domain));
     }
     let Some(domain) = query.name() else {
@@ -90,8 +93,10 @@ fn decide_resource(
                 return answer(query.server_failure());
             };
             let message = if query.query_type() == QueryType::A {
+                cover!("dns/a-answered");
                 query.answer_a(addresses.v4().filter(|_| families.v4))
             } else {
+                cover!("dns/aaaa-answered");
                 query.answer_aaaa(addresses.v6().filter(|_| families.v6))
             };
 
@@ -101,10 +106,13 @@ fn decide_resource(
             }
         }
         // Such a record would name real addresses; without it applications ask for A and AAAA.
-        QueryType::Https | QueryType::Svcb => Decision::Answer {
-            message: query.answer_empty(),
-            domain: proxies.get(domain).map(|_| domain.clone()),
-        },
+        QueryType::Https | QueryType::Svcb => {
+            cover!("dns/https-answered");
+            Decision::Answer {
+                message: query.answer_empty(),
+                domain: proxies.get(domain).map(|_| domain.clone()),
+            }
+        }
         QueryType::Srv | QueryType::Txt => Decision::AskSite(resource),
         QueryType::Ptr | QueryType::Other => Decision::Recurse,
     }

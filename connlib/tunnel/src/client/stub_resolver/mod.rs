@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use connlib_cover::cover;
 use connlib_dns::message::{server_failure_for, truncate_for_udp};
 use connlib_dns::{
     DNS_PORT, DnsTransport, EffectiveServers, ProxyIps, RecursiveError, RecursiveQuery,
@@ -220,6 +221,7 @@ impl StubResolver {
     /// Answers `question` with SERVFAIL.
     pub(crate) fn refuse(&mut self, question: &Question, now: Instant) {
         if let Some(failure) = server_failure_for(&question.message) {
+            cover!("dns/servfail");
             self.respond(question.asker, failure, now);
         }
     }
@@ -247,19 +249,27 @@ impl StubResolver {
     ) {
         let query = self.remember(question, server, Route::Tunnel, now);
         match query.transport {
-            DnsTransport::Udp => self.udp_client.send_query(query, now),
-            DnsTransport::Tcp => self.tcp_client.send_query(query, now),
+            DnsTransport::Udp => {
+                cover!("dns/forwarded-by-tunnel-udp");
+                self.udp_client.send_query(query, now);
+            }
+            DnsTransport::Tcp => {
+                cover!("dns/forwarded-by-tunnel-tcp");
+                self.tcp_client.send_query(query, now);
+            }
         }
     }
 
     /// Takes the result of a look-up from the host's own sockets.
     pub(crate) fn handle_recursive_response(&mut self, response: RecursiveResponse, now: Instant) {
         let Some((question, route)) = self.pending.take(response.id) else {
+            cover!("dns/late-reply-dropped");
             return;
         };
         let is_gone = !matches!(question.asker, Asker::Tcp { .. })
             && !self.is_mapped(question.asker.local().ip());
         if is_gone {
+            cover!("dns/late-reply-dropped");
             return;
         }
 
@@ -349,8 +359,12 @@ impl StubResolver {
     fn map_servers(&mut self) {
         let effective = EffectiveServers::select(&self.portal_servers, &self.system_resolvers);
         self.origin = effective.origin;
-        if self.sentinels.update(&effective.servers) && self.sentinels.is_empty() {
-            tracing::info!("no DNS server is known; DNS resources do not work");
+        let had_sentinels = !self.sentinels.is_empty();
+        if self.sentinels.update(&effective.servers) {
+            cover!("dns/mapping-changed" if had_sentinels);
+            if self.sentinels.is_empty() {
+                tracing::info!("no DNS server is known; DNS resources do not work");
+            }
         }
     }
 
@@ -372,6 +386,8 @@ impl StubResolver {
     }
 
     fn ask_from_host(&mut self, question: Question, upstream: SocketAddr, now: Instant) {
+        cover!("dns/forwarded-by-host-udp" if !question.asker.is_tcp());
+        cover!("dns/forwarded-by-host-tcp" if question.asker.is_tcp());
         let query = self.remember(question, upstream, Route::Host, now);
         self.recursive.push_back(query);
     }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use connlib_cover::cover;
 use connlib_model::{DomainName, ResourceId, ranges};
 
 /// Proxy addresses of one client. Eight per name: enough for 16 384 names.
@@ -109,11 +110,24 @@ impl AddressMap {
         for is_v4 in [true, false] {
             self.assign_family(assignment, &proxies, resolved, is_v4);
         }
+        cover!("nat/several-names-one-address" if self.shares_an_address(assignment.domain));
         Ok(if renumbered {
             Assigned::Renumbered
         } else {
             Assigned::Kept
         })
+    }
+
+    /// Whether another name has an address of `domain`, too.
+    fn shares_an_address(&self, domain: &DomainName) -> bool {
+        let reals_of = |is_own: bool| {
+            let entries = self.entries.values();
+            entries
+                .filter(move |entry| (entry.domain == *domain) == is_own)
+                .filter_map(|entry| entry.real)
+        };
+        let own: BTreeSet<_> = reals_of(true).collect();
+        reals_of(false).any(|real| own.contains(&real))
     }
 
     fn has_other_owner(&self, proxies: &BTreeSet<IpAddr>, domain: &DomainName) -> bool {

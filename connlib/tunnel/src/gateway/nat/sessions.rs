@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
+use connlib_cover::cover;
 use ip_packet::Protocol;
 
 use super::expired::ExpiredTuples;
@@ -209,6 +210,9 @@ impl Sessions {
         let wanted = Tuple::new(real, protocol);
         let outside = self.ports.allocate(wanted).ok_or(NoSession::Exhausted)?;
         self.expired.remove(outside);
+        cover!("nat/v4-to-v4" if real.is_ipv4());
+        cover!("nat/v6-to-v6" if real.is_ipv6());
+        cover!("nat/port-remapped" if outside != wanted);
 
         let id = SessionId(self.next_id);
         self.next_id += 1;
@@ -247,6 +251,7 @@ impl Sessions {
         self.outside.remove(&session.outside);
         self.ports.release(session.outside);
         self.expired.insert(session.outside);
+        cover!("nat/session-expired");
         tracing::debug!(proxy = %session.proxy, real = %session.real, "NAT session ended");
     }
 }
