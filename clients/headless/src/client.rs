@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use connlib_platform::{
-    ClientDirectories, DeviceKind, DnsControl, Signal, Signals, Token, TunInterface,
+    ClientDirectories, DeviceKind, DnsControl, NetworkChanges, Signal, Signals, Token, TunInterface,
 };
 use connlib_runtime::{Client, ClientEvent, ClientOptions};
 use connlib_tun::Tun;
@@ -108,6 +108,11 @@ async fn events(
     signals: &mut Signals,
     resolvers: &mut Vec<IpAddr>,
 ) -> Result<()> {
+    let mut network = NetworkChanges::watch(&cli.tun_name)
+        .inspect_err(
+            |error| tracing::info!(%error, "Cannot watch the network; send SIGHUP after a change"),
+        )
+        .ok();
     let mut dns_poll = tokio::time::interval(DNS_POLL);
     dns_poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -141,6 +146,10 @@ async fn events(
                     client.reset();
                 }
             },
+            () = network_change(&mut network) => {
+                tracing::info!("The network changed; starting the session afresh");
+                client.reset();
+            }
             _ = dns_poll.tick() => {
                 let current = configurator.system_resolvers();
                 if current != *resolvers {
@@ -154,6 +163,14 @@ async fn events(
     tracing::info!("Saying goodbye");
     client.stop().await;
     Ok(())
+}
+
+/// Waits for a change of network; for ever if nobody watches.
+async fn network_change(watcher: &mut Option<NetworkChanges>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn channel_options(cli: &Cli) -> Result<phoenix_channel::Options> {

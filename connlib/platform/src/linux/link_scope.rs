@@ -14,7 +14,7 @@ use rtnetlink::{
 
 use super::{
     TABLE_LINK_SCOPE,
-    netlink::{ADD_IGNORED, REMOVE_IGNORED, is_code},
+    netlink::{ADD_IGNORED, AbortOnDrop, REMOVE_IGNORED, is_code},
 };
 
 /// Changes come in bursts; they are acted upon after this much silence.
@@ -146,12 +146,4 @@ fn message((destination, length, interface): Key) -> RouteMessage {
         .table_id(TABLE_LINK_SCOPE)
         .scope(RouteScope::Link)
         .build()
-}
-
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -4,6 +4,7 @@ mod interface;
 mod link_scope;
 mod masquerade;
 mod netlink;
+mod network_changes;
 mod resolv_conf;
 pub(crate) mod resolved;
 mod rules;
@@ -13,6 +14,7 @@ mod sockets;
 
 pub use interface::{Families, InterfaceError, TunInterface, default_tun_name};
 pub use masquerade::{Masquerade, MasqueradeError, MasqueradeMode};
+pub use network_changes::NetworkChanges;
 pub(crate) use resolv_conf::ResolvConf;
 pub use resolv_conf::system_nameservers;
 pub use service::{hardware_identity, notify_ready};

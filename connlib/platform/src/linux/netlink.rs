@@ -1,4 +1,4 @@
-//! Which netlink errors are none (codes are negative).
+//! What all users of netlink share: which errors are none (codes are negative), and the task that serves a socket.
 
 use rtnetlink::Error;
 
@@ -19,3 +19,13 @@ pub(super) const REMOVE_IGNORED: [i32; 4] = [
     libc::EOPNOTSUPP,
     libc::EADDRNOTAVAIL,
 ];
+
+/// A task that lives no longer than this value.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(pub(super) tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
