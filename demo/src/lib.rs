@@ -4,6 +4,7 @@
 //! | Module | Holds |
 //! |---|---|
 //! | [`scenario`] | the networks |
+//! | [`launch`] | their command lines |
 //! | [`system`] | starting and steering the processes |
 //! | [`steps`] | what the demo does and checks |
 //! | [`report`] | how it is shown |
@@ -16,6 +17,7 @@
 pub mod content;
 pub mod http_server;
 pub mod interrupt;
+pub mod launch;
 pub mod portal_files;
 pub mod probe;
 pub mod process;

@@ -2,12 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read as _, Write as _},
-    net::{IpAddr, SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr},
     path::Path,
     process::{Command, ExitStatus, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -18,18 +17,14 @@ use testbed::Testbed;
 
 use crate::{
     interrupt,
+    launch::{self, HEALTH, Launcher, PATIENCE, TUNNEL_READY},
     portal_files::PortalFiles,
     process::Process,
-    role::ROLE_ARGUMENT,
     scenario::{self, Scenario, host},
 };
 
-/// How long a process may take to get ready.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a process may take to end.
 const GRACE: Duration = Duration::from_secs(3);
-/// Health endpoint of relay and gateway, inside their namespaces.
-const HEALTH: &str = "127.0.0.1:8081";
 
 /// A running system.
 pub struct System {
@@ -127,8 +122,7 @@ impl System {
     ///
     /// If it does not get ready.
     pub fn start_portal(&mut self) -> Result<()> {
-        let mut command = self.role_command(host::PORTAL, "portal")?;
-        command.arg("--config").arg(self.files.config());
+        let command = self.launcher().portal(self.testbed.host(host::PORTAL)?)?;
         self.start(host::PORTAL, command)?;
         let address = SocketAddr::new(self.scenario.portal_address(), scenario::PORTAL_PORT);
         self.wait_healthy(host::PORTAL, &address.to_string(), "/healthz")
@@ -140,18 +134,10 @@ impl System {
     ///
     /// If it does not join the portal.
     pub fn start_relay(&mut self) -> Result<()> {
-        let mut command = self.role_command(host::RELAY, "relay")?;
         let (v4, v6) = self.scenario.relay_addresses();
-        if let Some(v4) = v4 {
-            command.args(["--public-ip4-addr", &v4.to_string()]);
-        }
-        if let Some(v6) = v6 {
-            command.args(["--public-ip6-addr", &v6.to_string()]);
-        }
-        command
-            .args(["--api-url", &self.portal_url()])
-            .args(["--health-check-addr", HEALTH])
-            .env("FIREZONE_TOKEN", self.files.relay_token());
+        let command = self
+            .launcher()
+            .relay(self.testbed.host(host::RELAY)?, v4, v6)?;
         self.start(host::RELAY, command)?;
         self.wait_healthy(host::RELAY, HEALTH, "/readyz")
     }
@@ -162,14 +148,8 @@ impl System {
     ///
     /// If it does not get its interface from the portal.
     pub fn start_gateway(&mut self) -> Result<()> {
-        let mut command = self.role_command(host::GATEWAY, "gateway")?;
-        command
-            .args(["--api-url", &self.portal_url()])
-            .args(["--health-check-addr", HEALTH])
-            .env("FIREZONE_TOKEN", self.files.gateway_token())
-            .env("FIREZONE_ID", "6f1c3bb6-2a1c-4c5f-8f38-6f6f0a2d7e01")
-            .env("FIREZONE_MASQUERADE", "off");
-        self.start_until(host::GATEWAY, command, "Tunnel ready")
+        let command = self.launcher().gateway(self.testbed.host(host::GATEWAY)?)?;
+        self.start_until(host::GATEWAY, command, TUNNEL_READY)
     }
 
     /// Starts the client.
@@ -179,7 +159,7 @@ impl System {
     /// If its tunnel does not get ready.
     pub fn start_client(&mut self) -> Result<()> {
         let command = self.client_command()?;
-        self.start_until(host::CLIENT, command, "Tunnel ready")
+        self.start_until(host::CLIENT, command, TUNNEL_READY)
     }
 
     /// Starts the client without waiting for its tunnel.
@@ -198,15 +178,16 @@ impl System {
     ///
     /// If this executable cannot be found.
     pub fn client_command(&self) -> Result<Command> {
-        let mut command = self.role_command(host::CLIENT, "client")?;
-        command
-            .args(["--api-url", &self.portal_url()])
-            .args(["--dns-control", "etc-resolv-conf"])
-            .arg("--log-dir")
-            .arg(self.directory.path().join("client-logs"))
-            .env("FIREZONE_TOKEN", self.files.client_token())
-            .env("FIREZONE_ID", "0d1f1f6e-52a5-4b33-9d0b-3f1f2c9a6b02");
-        Ok(command)
+        let logs = self.directory.path().join("client-logs");
+        self.launcher()
+            .client(self.testbed.host(host::CLIENT)?, &logs)
+    }
+
+    fn launcher(&self) -> Launcher<'_> {
+        Launcher {
+            portal_url: self.portal_url(),
+            files: &self.files,
+        }
     }
 
     /// Starts a further program of this executable, and waits until it prints `ready`.
@@ -368,16 +349,8 @@ impl System {
     }
 
     fn wait_healthy(&mut self, name: &str, address: &str, path: &str) -> Result<()> {
-        let testbed_host = self.testbed.host(name)?.clone();
-        let deadline = Instant::now() + PATIENCE;
-        let check = || testbed_host.run(|| http_status(address, path)).ok();
-        self.process(name)?
-            .wait_for(&format!("{path} is fine"), PATIENCE, |_| {
-                if Instant::now() > deadline {
-                    return None;
-                }
-                check().filter(|status| *status == 200).map(drop)
-            })
+        let host = self.testbed.host(name)?.clone();
+        launch::wait_healthy(self.process(name)?, &host, address, path)
     }
 
     /// A program of this executable on a host, without a token in its environment.
@@ -386,12 +359,7 @@ impl System {
     ///
     /// If the host does not exist, or this executable cannot be found.
     pub fn role_command(&self, host: &str, role: &str) -> Result<Command> {
-        let mut command = self.testbed.host(host)?.command(std::env::current_exe()?);
-        command
-            .args([ROLE_ARGUMENT, role])
-            .env("NO_COLOR", "1")
-            .env_remove("FIREZONE_TOKEN");
-        Ok(command)
+        launch::role_command(self.testbed.host(host)?, role)
     }
 
     /// Where components find the portal.
@@ -410,22 +378,4 @@ impl Drop for System {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Status code of a GET.
-///
-/// # Errors
-///
-/// If nobody answers at `address`, or not in HTTP.
-pub fn http_status(address: &str, path: &str) -> Result<u16> {
-    let address: SocketAddr = address.parse()?;
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
-    status.context("no HTTP status")
 }

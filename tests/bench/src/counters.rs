@@ -1,36 +1,55 @@
 //! What the kernel counts for a process and for the namespace that it lives in, read from `/proc`.
+//!
+//! Losses are told apart by whose they are: of datagrams, those at the process's own sockets (iperf3's sockets in the
+//! same namespace are its own business); of packets, those at the TUN device, apart from those at the cables.
 
-use std::{collections::BTreeMap, fs, ops::Sub};
+use std::{collections::BTreeSet, fs, ops::Sub, path::Path};
 
-use anyhow::{Context, Result};
-use nix::unistd::{SysconfVar, sysconf};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
+
+use crate::network;
 
 /// Counters of one process, as they stand, or what they grew by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Counters {
-    /// CPU time of all its threads, user and kernel, in seconds (proc(5), `stat`, fields 14 and 15).
+    /// CPU time of all its threads, user and kernel.
     pub(crate) cpu_seconds: f64,
-    /// Datagrams that the UDP sockets of its namespace lost for want of buffer, both directions.
+    /// How often a thread of it went to sleep; each time, something woke it up.
+    pub(crate) sleeps: u64,
+    /// How often a thread of it was sent away from a CPU for another one's sake.
+    pub(crate) preemptions: u64,
+    /// Datagrams that arrived and did not fit into the buffers of its UDP sockets.
     pub(crate) udp_drops: u64,
-    /// Packets that the devices of its namespace dropped, both directions; a TUN device's queue is among them.
-    pub(crate) device_drops: u64,
+    /// Packets that the TUN devices of its namespace dropped, both directions.
+    pub(crate) tun_drops: u64,
+    /// Packets that the cables of its namespace dropped, both directions.
+    pub(crate) cable_drops: u64,
+    /// Memory that it occupies at present (not what it grew by).
+    pub(crate) rss_bytes: u64,
 }
 
 impl Counters {
     /// The counters of a running process.
     pub(crate) fn read(process: u32) -> Result<Self> {
-        let read = |file: &str| {
-            let path = format!("/proc/{process}/{file}");
-            fs::read_to_string(&path)
-                .with_context(|| format!("cannot read {path}; has the process ended?"))
-        };
-        let ticks_per_second = sysconf(SysconfVar::CLK_TCK)?.context("no CLK_TCK")?;
-        let ticks = cpu_ticks(&read("stat")?).context("unreadable stat")?;
+        let status = read(process, "status")?;
+        let (sleeps, preemptions) = context_switches(process)?;
+        let sockets = sockets_of(process)?;
+        let udp_drops = ["net/udp", "net/udp6"]
+            .into_iter()
+            // Without IPv6 in the kernel there is no such file.
+            .filter_map(|file| read(process, file).ok())
+            .map(|table| udp_drops(&table, &sockets))
+            .sum();
+        let (tun_drops, cable_drops) = device_drops(&read(process, "net/dev")?);
         Ok(Self {
-            cpu_seconds: ticks as f64 / ticks_per_second as f64,
-            udp_drops: udp_drops(&read("net/snmp")?).context("unreadable net/snmp")?,
-            device_drops: device_drops(&read("net/dev")?),
+            cpu_seconds: cpu_seconds(process)?,
+            sleeps,
+            preemptions,
+            udp_drops,
+            tun_drops,
+            cable_drops,
+            rss_bytes: field(&status, "VmRSS:").context("unreadable status")? * 1024,
         })
     }
 }
@@ -41,46 +60,104 @@ impl Sub for Counters {
     fn sub(self, earlier: Self) -> Self {
         Self {
             cpu_seconds: self.cpu_seconds - earlier.cpu_seconds,
+            // A thread that has ended takes its share with it.
+            sleeps: self.sleeps.saturating_sub(earlier.sleeps),
+            preemptions: self.preemptions.saturating_sub(earlier.preemptions),
             udp_drops: self.udp_drops.saturating_sub(earlier.udp_drops),
-            device_drops: self.device_drops.saturating_sub(earlier.device_drops),
+            tun_drops: self.tun_drops.saturating_sub(earlier.tun_drops),
+            cable_drops: self.cable_drops.saturating_sub(earlier.cable_drops),
+            rss_bytes: self.rss_bytes,
         }
     }
 }
 
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    // The second field is the program's name in brackets, and may contain anything. Field 3 comes after it.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let user: u64 = fields.nth(14 - 3)?.parse().ok()?;
-    let kernel: u64 = fields.next()?.parse().ok()?;
-    Some(user + kernel)
+fn read(process: u32, file: &str) -> Result<String> {
+    let path = format!("/proc/{process}/{file}");
+    fs::read_to_string(&path).with_context(|| format!("cannot read {path}; has the process ended?"))
 }
 
-fn udp_drops(snmp: &str) -> Option<u64> {
-    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Udp:"));
-    let (names, values) = (lines.next()?, lines.next()?);
-    let values = names
-        .split_whitespace()
-        .zip(values.split_whitespace())
-        .collect::<BTreeMap<_, _>>();
-    let value = |name| values.get(name)?.parse::<u64>().ok();
-    Some(value("RcvbufErrors")? + value("SndbufErrors")?)
+/// By the process's own clock, which counts nanoseconds; `/proc` counts hundredths of a second, too coarse for an idle
+/// process.
+fn cpu_seconds(process: u32) -> Result<f64> {
+    let mut clock = 0;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: both calls write to the variables behind their last argument and nowhere else.
+    let fine = unsafe {
+        libc::clock_getcpuclockid(libc::pid_t::try_from(process)?, &mut clock) == 0
+            && libc::clock_gettime(clock, &mut time) == 0
+    };
+    ensure!(fine, "process {process} has no CPU clock; has it ended?");
+    Ok(time.tv_sec as f64 + time.tv_nsec as f64 / 1e9)
 }
 
-fn device_drops(dev: &str) -> u64 {
+/// Voluntary and involuntary ones of all threads.
+fn context_switches(process: u32) -> Result<(u64, u64)> {
+    let (mut voluntary, mut involuntary) = (0, 0);
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        // It may end just now.
+        let Ok(status) = fs::read_to_string(thread?.path().join("status")) else {
+            continue;
+        };
+        voluntary += field(&status, "voluntary_ctxt_switches:").unwrap_or(0);
+        involuntary += field(&status, "nonvoluntary_ctxt_switches:").unwrap_or(0);
+    }
+    Ok((voluntary, involuntary))
+}
+
+/// The number behind a name at the start of a line.
+fn field(status: &str, name: &str) -> Option<u64> {
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    value.split_whitespace().next()?.parse().ok()
+}
+
+/// The inodes of its sockets.
+fn sockets_of(process: u32) -> Result<BTreeSet<u64>> {
+    let links = fs::read_dir(format!("/proc/{process}/fd"))?
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    Ok(links.filter_map(|link| socket_inode(&link)).collect())
+}
+
+fn socket_inode(link: &Path) -> Option<u64> {
+    let text = link.to_str()?.strip_prefix("socket:[")?;
+    text.strip_suffix(']')?.parse().ok()
+}
+
+/// The last column of these sockets' lines.
+fn udp_drops(table: &str, sockets: &BTreeSet<u64>) -> u64 {
+    const INODE: usize = 9;
+    let lines = table.lines().skip(1);
+    lines
+        .filter_map(|line| {
+            let columns = line.split_whitespace().collect::<Vec<_>>();
+            let inode = columns.get(INODE)?.parse().ok()?;
+            let drops = columns.last()?.parse::<u64>().ok()?;
+            sockets.contains(&inode).then_some(drops)
+        })
+        .sum()
+}
+
+/// Of TUN devices, and of cables.
+fn device_drops(table: &str) -> (u64, u64) {
     /// Of the numbers after the device's name.
     const RECEIVE_DROP: usize = 3;
     const TRANSMIT_DROP: usize = 11;
-    let devices = dev.lines().filter_map(|line| line.split_once(':'));
-    devices
-        .map(|(_, numbers)| {
-            let numbers = numbers.split_whitespace().collect::<Vec<_>>();
-            [RECEIVE_DROP, TRANSMIT_DROP]
-                .into_iter()
-                .filter_map(|index| numbers.get(index)?.parse::<u64>().ok())
-                .sum::<u64>()
-        })
-        .sum()
+    let (mut tun, mut cables) = (0, 0);
+    for (name, numbers) in table.lines().filter_map(|line| line.split_once(':')) {
+        let numbers = numbers.split_whitespace().collect::<Vec<_>>();
+        let drops = [RECEIVE_DROP, TRANSMIT_DROP]
+            .into_iter()
+            .filter_map(|index| numbers.get(index)?.parse::<u64>().ok())
+            .sum::<u64>();
+        match name.trim() {
+            "lo" => {}
+            name if name.starts_with(network::CABLE_PREFIX) => cables += drops,
+            _ => tun += drops,
+        }
+    }
+    (tun, cables)
 }
 
 #[cfg(test)]
@@ -88,36 +165,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_behind_a_nasty_name() {
-        let stat = "42 (a) b (c) S 1 42 42 0 -1 4194560 100 0 0 0 250 75 0 0 20 0 4 0 12345 0 0";
-        assert_eq!(cpu_ticks(stat), Some(325));
+    fn drops_of_own_sockets_only() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+            \x20 100: 00000000:CD91 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 777 2 0000000000000000 30\n\
+            \x20 101: 0100007F:1F90 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 778 2 0000000000000000 5\n";
+        assert_eq!(udp_drops(table, &BTreeSet::from([777])), 30);
+        assert_eq!(udp_drops(table, &BTreeSet::from([777, 778])), 35);
     }
 
     #[test]
-    fn udp_drops_by_name_of_column() {
-        let snmp = "Tcp: RtoAlgorithm\nTcp: 1\n\
-                    Udp: InDatagrams NoPorts InErrors OutDatagrams RcvbufErrors SndbufErrors InCsumErrors\n\
-                    Udp: 900 1 40 800 30 5 2\n\
-                    UdpLite: InDatagrams\nUdpLite: 7\n";
-        assert_eq!(udp_drops(snmp), Some(35));
+    fn drops_of_tun_devices_apart_from_those_of_cables() {
+        let line = |name: &str, received: u8, sent: u8| {
+            format!(
+                "{name}:     100       2    0    {received}    0     0          0         0      100       2    0    {sent}    0     0       0          0\n"
+            )
+        };
+        let table = [
+            line("    lo", 9, 9),
+            line("  tun0", 3, 4),
+            line(" to-gateway", 1, 0),
+        ];
+        assert_eq!(device_drops(&table.concat()), (7, 1));
     }
 
     #[test]
-    fn device_drops_of_both_directions() {
-        let dev = "Inter-|   Receive                                                |  Transmit\n\
-                   \x20face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n\
-                   \x20   lo:     100       2    0    0    0     0          0         0      100       2    0    0    0     0       0          0\n\
-                   \x20 tun0:     100       2    0    3    0     0          0         0      100       2    0    4    0     0       0          0\n";
-        assert_eq!(device_drops(dev), 7);
+    fn a_name_at_the_start_of_a_line_only() {
+        let status = "Name:\tx\nvoluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t3\n";
+        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(12));
+        assert_eq!(field(status, "nonvoluntary_ctxt_switches:"), Some(3));
     }
 
     #[test]
-    fn own_cpu_time_grows_with_work() {
+    fn an_own_socket_is_found() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(!sockets_of(std::process::id()).unwrap().is_empty());
+        drop(socket);
+    }
+
+    #[test]
+    fn own_cpu_time_and_sleeps_grow() {
         let read = || Counters::read(std::process::id()).unwrap();
         let before = read();
         let started = std::time::Instant::now();
         while (read() - before).cpu_seconds < 0.05 {
             assert!(started.elapsed().as_secs() < 60, "no CPU time is counted");
         }
+        for _ in 0..10 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!((read() - before).sleeps >= 10);
+        assert!(before.rss_bytes > 100_000);
     }
 }

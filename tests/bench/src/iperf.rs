@@ -3,7 +3,6 @@
 use std::{
     io::ErrorKind,
     net::Ipv4Addr,
-    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -13,12 +12,18 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use demo::{interrupt, process::Process};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use testbed::Host;
 
 /// How long the server may take to listen, at first and after a run.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer than asked for a run may take, until it counts as hanging.
 const SLACK: Duration = Duration::from_secs(20);
+
+/// UDP payload of a datagram in bytes: fits the tunnel's MTU of 1280 with either family's headers.
+const DATAGRAM: u32 = 1200;
+/// Buffer of iperf3's UDP sockets. With the default of 208 KB iperf3 itself loses datagrams when super-packets come in.
+const UDP_BUFFER: &str = "4M";
 
 /// Which way the payload goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -28,26 +33,100 @@ pub(crate) enum Direction {
     Forward,
     /// From the resource to the client.
     Reverse,
+    /// Both at once.
+    Both,
+}
+
+/// What is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "protocol", rename_all = "lowercase")]
+pub(crate) enum Traffic {
+    /// As fast as it goes.
+    Tcp {
+        /// Parallel connections per direction.
+        streams: u16,
+    },
+    /// At a fixed rate.
+    Udp {
+        /// Mbit/s per direction.
+        megabits: u32,
+    },
 }
 
 /// One kind of traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Load {
-    /// Parallel TCP connections.
-    pub(crate) streams: u16,
+    /// What.
+    #[serde(flatten)]
+    pub(crate) traffic: Traffic,
     /// Which way.
     pub(crate) direction: Direction,
 }
 
-/// What one run came to, all streams together.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// What one run came to: all streams together, both directions together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Transfer {
     /// Payload that arrived.
     pub(crate) bytes: u64,
     /// Payload that arrived per second.
     pub(crate) bits_per_second: f64,
-    /// Segments that the sender's kernel sent again.
+    /// Of it, in the slower direction.
+    pub(crate) slower_bits_per_second: f64,
+    /// TCP segments that the senders' kernels sent again.
     pub(crate) retransmits: u64,
+    /// UDP datagrams that were sent.
+    pub(crate) datagrams: u64,
+    /// UDP datagrams that did not arrive.
+    pub(crate) lost: u64,
+}
+
+impl Transfer {
+    /// Lost UDP datagrams in per cent.
+    pub(crate) fn loss_percent(&self) -> f64 {
+        100.0 * self.lost as f64 / self.datagrams.max(1) as f64
+    }
+}
+
+impl Load {
+    /// In words.
+    pub(crate) fn describe(self) -> String {
+        let traffic = match self.traffic {
+            Traffic::Tcp { streams } => format!("TCP × {streams}"),
+            Traffic::Udp { megabits } => format!("UDP {megabits} Mbit/s"),
+        };
+        let direction = match self.direction {
+            Direction::Forward => "forward",
+            Direction::Reverse => "reverse",
+            Direction::Both => "both ways",
+        };
+        format!("{traffic} {direction}")
+    }
+
+    fn arguments(self, congestion: &str) -> Vec<String> {
+        let mut arguments = match self.traffic {
+            Traffic::Tcp { streams } => vec![
+                "--parallel".to_owned(),
+                streams.to_string(),
+                "--congestion".to_owned(),
+                congestion.to_owned(),
+            ],
+            Traffic::Udp { megabits } => vec![
+                "--udp".to_owned(),
+                "--bitrate".to_owned(),
+                format!("{megabits}M"),
+                "--length".to_owned(),
+                DATAGRAM.to_string(),
+                "--window".to_owned(),
+                UDP_BUFFER.to_owned(),
+            ],
+        };
+        match self.direction {
+            Direction::Forward => {}
+            Direction::Reverse => arguments.push("--reverse".to_owned()),
+            Direction::Both => arguments.push("--bidir".to_owned()),
+        }
+        arguments
+    }
 }
 
 /// iperf3's version line.
@@ -68,19 +147,32 @@ pub(crate) fn version() -> Result<String> {
     }
 }
 
-/// A running server, on all addresses of its host. It takes one run at a time.
+/// A running server, on one address of its host: on all of them, its UDP socket would answer from whichever the kernel
+/// likes. It takes one run at a time.
 pub(crate) struct Server {
     process: Process,
+    address: Ipv4Addr,
     runs: usize,
+    _logs: TempDir,
 }
 
 impl Server {
     /// Starts the server.
-    pub(crate) fn start(host: &Host, logs: &Path) -> Result<Self> {
+    pub(crate) fn start(host: &Host, address: Ipv4Addr) -> Result<Self> {
+        let logs = tempfile::Builder::new()
+            .prefix("firezone-bench-iperf-")
+            .tempdir()?;
         let mut command = host.command("iperf3");
-        command.args(["--server", "--forceflush"]);
-        let process = Process::start("iperf3-server", command, logs)?;
-        Ok(Self { process, runs: 0 })
+        command
+            .args(["--server", "--forceflush"])
+            .args(["--bind", &address.to_string()]);
+        let process = Process::start("iperf3-server", command, logs.path())?;
+        Ok(Self {
+            process,
+            address,
+            runs: 0,
+            _logs: logs,
+        })
     }
 
     /// Waits until the server has put the last run away, and counts one more.
@@ -97,13 +189,11 @@ impl Server {
 /// One run of the client.
 #[derive(Debug)]
 pub(crate) struct Run<'a> {
-    /// Address of the server.
-    pub(crate) address: Ipv4Addr,
     /// What to send.
     pub(crate) load: Load,
     /// For how long.
     pub(crate) seconds: u32,
-    /// Congestion control by the kernel's name, at both ends.
+    /// TCP's congestion control by the kernel's name, at both ends.
     pub(crate) congestion: &'a str,
 }
 
@@ -113,17 +203,10 @@ impl Run<'_> {
         server.take_turn()?;
         let mut command = host.command("iperf3");
         command
-            .args(["--client", &self.address.to_string()])
+            .args(["--client", &server.address.to_string()])
             .args(["--time", &self.seconds.to_string()])
-            .args(["--parallel", &self.load.streams.to_string()])
-            .args(["--congestion", self.congestion])
+            .args(self.load.arguments(self.congestion))
             .args(["--connect-timeout", "5000", "--json"]);
-        match self.load.direction {
-            Direction::Forward => {}
-            Direction::Reverse => {
-                command.arg("--reverse");
-            }
-        }
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -131,7 +214,7 @@ impl Run<'_> {
             .spawn()?;
         let limit = Duration::from_secs(self.seconds.into()) + SLACK;
         let text = wait(child, limit)?;
-        parse(&text, self.congestion)
+        parse(&text, self.load, self.congestion)
     }
 }
 
@@ -167,66 +250,113 @@ struct Report {
 struct End {
     sum_sent: Option<Sum>,
     sum_received: Option<Sum>,
+    sum_sent_bidir_reverse: Option<Sum>,
+    sum_received_bidir_reverse: Option<Sum>,
     sender_tcp_congestion: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct Sum {
     bytes: u64,
     bits_per_second: f64,
-    retransmits: Option<u64>,
+    retransmits: u64,
+    packets: u64,
+    lost_packets: u64,
 }
 
-fn parse(text: &str, congestion: &str) -> Result<Transfer> {
+fn parse(text: &str, load: Load, congestion: &str) -> Result<Transfer> {
     let report: Report = serde_json::from_str(text).context("iperf3's report is unreadable")?;
     if let Some(error) = report.error {
         bail!("iperf3: {error}");
     }
-    let sent = report
-        .end
-        .sum_sent
-        .context("iperf3's report has no sum_sent")?;
-    let received = report
-        .end
-        .sum_received
-        .context("iperf3's report has no sum_received")?;
-    let used = report.end.sender_tcp_congestion.unwrap_or_default();
-    ensure!(
-        used == congestion,
-        "the sender used congestion control `{used}`, not `{congestion}`"
-    );
-    Ok(Transfer {
-        bytes: received.bytes,
-        bits_per_second: received.bits_per_second,
-        retransmits: sent
-            .retransmits
-            .context("iperf3's report has no retransmits")?,
-    })
+    let end = report.end;
+    if let Traffic::Tcp { .. } = load.traffic {
+        let used = end.sender_tcp_congestion.unwrap_or_default();
+        ensure!(
+            used == congestion,
+            "the sender used congestion control `{used}`, not `{congestion}`"
+        );
+    }
+    let mut directions = vec![(end.sum_sent, end.sum_received)];
+    if load.direction == Direction::Both {
+        directions.push((end.sum_sent_bidir_reverse, end.sum_received_bidir_reverse));
+    }
+    let mut total = Transfer {
+        slower_bits_per_second: f64::INFINITY,
+        ..Transfer::default()
+    };
+    for (sent, received) in directions {
+        let sent = sent.context("iperf3's report does not say what was sent")?;
+        let received = received.context("iperf3's report does not say what arrived")?;
+        total.bytes += received.bytes;
+        total.bits_per_second += received.bits_per_second;
+        total.slower_bits_per_second = total.slower_bits_per_second.min(received.bits_per_second);
+        total.retransmits += sent.retransmits;
+        total.datagrams += received.packets;
+        total.lost += received.lost_packets;
+    }
+    ensure!(total.bytes > 0, "nothing arrived");
+    Ok(total)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TCP: Load = Load {
+        traffic: Traffic::Tcp { streams: 1 },
+        direction: Direction::Forward,
+    };
     const REPORT: &str = r#"{"start": {}, "intervals": [], "end": {"streams": [],
-        "sum_sent": {"start": 0, "end": 1.004, "bytes": 1010, "bits_per_second": 8047.8, "retransmits": 19, "sender": false},
-        "sum_received": {"start": 0, "end": 1.0, "bytes": 1000, "bits_per_second": 8000.0, "sender": false},
+        "sum_sent": {"start": 0, "end": 1.004, "bytes": 1010, "bits_per_second": 8047.8, "retransmits": 19, "sender": true},
+        "sum_received": {"start": 0, "end": 1.0, "bytes": 1000, "bits_per_second": 8000.0, "sender": true},
+        "sum_sent_bidir_reverse": {"bytes": 510, "bits_per_second": 4010.0, "retransmits": 1, "sender": false},
+        "sum_received_bidir_reverse": {"bytes": 500, "bits_per_second": 4000.0, "sender": false},
         "sender_tcp_congestion": "cubic", "receiver_tcp_congestion": "cubic"}}"#;
 
     #[test]
     fn counts_what_arrived() {
-        let transfer = parse(REPORT, "cubic").unwrap();
+        let transfer = parse(REPORT, TCP, "cubic").unwrap();
         let expected = Transfer {
             bytes: 1000,
             bits_per_second: 8000.0,
+            slower_bits_per_second: 8000.0,
             retransmits: 19,
+            ..Transfer::default()
         };
         assert_eq!(transfer, expected);
     }
 
     #[test]
+    fn both_directions_are_added_up() {
+        let load = Load {
+            direction: Direction::Both,
+            ..TCP
+        };
+        let transfer = parse(REPORT, load, "cubic").unwrap();
+        assert_eq!((transfer.bytes, transfer.retransmits), (1500, 20));
+        assert_eq!(transfer.bits_per_second, 12_000.0);
+        assert_eq!(transfer.slower_bits_per_second, 4000.0);
+    }
+
+    #[test]
+    fn datagrams_lost_on_the_way() {
+        let report = r#"{"end": {
+            "sum_sent": {"bytes": 12489600, "bits_per_second": 99908107.9, "lost_packets": 0, "packets": 10408},
+            "sum_received": {"bytes": 12426000, "bits_per_second": 98989669.6, "lost_packets": 52, "packets": 10400}}}"#;
+        let load = Load {
+            traffic: Traffic::Udp { megabits: 100 },
+            direction: Direction::Forward,
+        };
+        let transfer = parse(report, load, "cubic").unwrap();
+        assert_eq!((transfer.lost, transfer.datagrams), (52, 10_400));
+        assert_eq!(transfer.loss_percent(), 0.5);
+    }
+
+    #[test]
     fn insists_on_the_congestion_control() {
-        let error = parse(REPORT, "bbr").unwrap_err().to_string();
+        let error = parse(REPORT, TCP, "bbr").unwrap_err().to_string();
         assert_eq!(
             error,
             "the sender used congestion control `cubic`, not `bbr`"
@@ -237,7 +367,7 @@ mod tests {
     fn a_failed_run_says_why() {
         let report = r#"{"start": {}, "intervals": [], "end": {},
             "error": "unable to connect to server: Connection refused"}"#;
-        let error = parse(report, "cubic").unwrap_err().to_string();
+        let error = parse(report, TCP, "cubic").unwrap_err().to_string();
         assert_eq!(
             error,
             "iperf3: unable to connect to server: Connection refused"

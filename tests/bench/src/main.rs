@@ -8,18 +8,22 @@
 //! |---|---|
 //! | [`network`] | hosts, cables, addresses |
 //! | [`system`] | our processes |
+//! | [`stage`] | a network with a system in it |
 //! | [`peer`], [`uapi`] | other WireGuard programs |
-//! | [`iperf`], [`counters`] | the two sources of figures |
+//! | [`iperf`], [`counters`], [`idle`] | the sources of figures |
 //! | [`statistics`] | medians, ratios |
-//! | [`throughput`], [`report`] | the first benchmark: its plan, its table |
+//! | [`progress`] | what is going on, on stderr |
+//! | [`throughput`] | the first benchmark |
 //!
 //! A further benchmark is a module with a `clap::Args` and a `run`, and a variant of [`Benchmark`].
 
 mod counters;
+mod idle;
 mod iperf;
 mod network;
 mod peer;
-mod report;
+mod progress;
+mod stage;
 mod statistics;
 mod system;
 mod throughput;
@@ -42,7 +46,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Benchmark {
-    /// Bits per second, retransmits and CPU time of TCP through client and gateway.
+    /// Bits per second, losses, CPU time and memory of TCP and UDP through client and gateway, and how they idle.
     Throughput(throughput::Options),
 }
 

@@ -1,12 +1,13 @@
-//! The network under all contenders: client, gateway and "the internet" (portal and relay), each pair joined by a cable.
+//! The network under all contenders: client, gateway and "the internet" (portal and relay), joined by cables.
 //!
 //! ```text
-//!   client 203.0.113.2 ──────────── gateway 203.0.113.3 (lo: 10.20.0.10, the resource)
+//!   client 203.0.113.2 ────(direct)──── gateway 203.0.113.3 (lo: 10.20.0.10, the resource)
 //!         └──── internet 203.0.113.1 ────┘
 //! ```
 //!
 //! Every host has one public address, the same on all of its cables, with a host route per neighbour. So the path
-//! between client and gateway is one veth pair, for us as for peers, and nothing forwards.
+//! between client and gateway is one veth pair, for us as for peers, and nothing forwards. Without that cable they
+//! cannot reach each other at all, and only the relay can help.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,8 @@ use std::{
 };
 
 use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
 use testbed::{Host, HostSpec, InterfaceSpec, RouteSpec};
 
 /// Portal and relay.
@@ -28,6 +31,19 @@ pub(crate) const RESOURCE: &str = "10.20.0.0/24";
 /// that peers do not spend.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
 
+/// Devices that are the ends of cables begin with this.
+pub(crate) const CABLE_PREFIX: &str = "to-";
+
+/// How client and gateway can reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Route {
+    /// There is a cable between them.
+    Direct,
+    /// There is none.
+    Relayed,
+}
+
 /// The hosts. They vanish with this value and the processes inside.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -41,22 +57,18 @@ pub(crate) struct Network {
 
 impl Network {
     /// Makes namespaces and cables.
-    pub(crate) fn build() -> Result<Self> {
+    pub(crate) fn build(route: Route) -> Result<Self> {
+        let between = |neighbour| match route {
+            Route::Direct => vec![neighbour, ("internet", INTERNET)],
+            Route::Relayed => vec![("internet", INTERNET)],
+        };
         let hosts = testbed::connect_by_cables(&[
-            host(
-                "client",
-                CLIENT,
-                [("gateway", GATEWAY), ("internet", INTERNET)],
-            ),
-            host(
-                "gateway",
-                GATEWAY,
-                [("client", CLIENT), ("internet", INTERNET)],
-            ),
+            host("client", CLIENT, &between(("gateway", GATEWAY))),
+            host("gateway", GATEWAY, &between(("client", CLIENT))),
             host(
                 "internet",
                 INTERNET,
-                [("client", CLIENT), ("gateway", GATEWAY)],
+                &[("client", CLIENT), ("gateway", GATEWAY)],
             ),
         ])?;
         let [client, gateway, internet] =
@@ -70,14 +82,16 @@ impl Network {
     }
 }
 
-fn host(name: &str, address: Ipv4Addr, neighbours: [(&str, Ipv4Addr); 2]) -> HostSpec {
-    let interfaces = neighbours.map(|(neighbour, neighbour_address)| InterfaceSpec {
-        device: format!("to-{neighbour}"),
-        network: cable(name, neighbour),
-        v4: Some(address),
-        routes: vec![RouteSpec::to(neighbour_address, 32)],
-        ..InterfaceSpec::default()
-    });
+fn host(name: &str, address: Ipv4Addr, neighbours: &[(&str, Ipv4Addr)]) -> HostSpec {
+    let interfaces = neighbours
+        .iter()
+        .map(|(neighbour, neighbour_address)| InterfaceSpec {
+            device: format!("{CABLE_PREFIX}{neighbour}"),
+            network: cable(name, neighbour),
+            v4: Some(address),
+            routes: vec![RouteSpec::to(*neighbour_address, 32)],
+            ..InterfaceSpec::default()
+        });
     // A resolver that does not exist: nothing here may look up names outside.
     let resolver = (
         "resolv.conf".to_owned(),
@@ -85,7 +99,7 @@ fn host(name: &str, address: Ipv4Addr, neighbours: [(&str, Ipv4Addr); 2]) -> Hos
     );
     HostSpec {
         name: name.to_owned(),
-        interfaces: interfaces.into(),
+        interfaces: interfaces.collect(),
         etc: BTreeMap::from([resolver]),
         forwarding: false,
     }

@@ -122,6 +122,7 @@ impl Peer {
 pub(crate) struct PeerTunnel {
     client: Process,
     server: Process,
+    peer: Peer,
     _logs: TempDir,
 }
 
@@ -152,8 +153,14 @@ impl PeerTunnel {
         Ok(Self {
             client,
             server,
+            peer,
             _logs: logs,
         })
+    }
+
+    /// The program's name.
+    pub(crate) fn program(&self) -> &'static str {
+        self.peer.program()
     }
 
     /// Process id of the end on the client's host.

@@ -1,37 +1,31 @@
 //! Our processes in the network: portal and relay on the internet, gateway, client.
 
 use std::{
+    collections::BTreeMap,
     net::{SocketAddr, SocketAddrV4},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use demo::{
+    launch::{self, HEALTH, Launcher, PATIENCE, TUNNEL_READY},
     portal_files::PortalFiles,
     process::Process,
-    role::ROLE_ARGUMENT,
     steps::{self, ClientPath},
-    system::http_status,
 };
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use testbed::Host;
 
-use crate::network::{self, Network};
+use crate::network::{self, Network, Route};
 
-/// How long a process may take to get ready.
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a process may take to end.
 const GRACE: Duration = Duration::from_secs(3);
-/// How long after the first packet the direct path may take over.
-const DIRECT_PATH_LIMIT: Duration = Duration::from_secs(10);
+/// How long after the first packet the final path may take over.
+const PATH_LIMIT: Duration = Duration::from_secs(10);
 /// The portal's port.
 const PORTAL_PORT: u16 = 8080;
-/// Health endpoint of relay and gateway, inside their namespaces.
-const HEALTH: &str = "127.0.0.1:8081";
-/// What client and gateway print once their interface is up.
-const TUNNEL_READY: &str = "Tunnel ready";
 
 /// The running system. Dropping it ends all processes.
 pub(crate) struct System {
@@ -41,11 +35,12 @@ pub(crate) struct System {
     relay: Process,
     portal: Process,
     directory: TempDir,
+    route: Route,
 }
 
 impl System {
     /// Starts everything, in the order of dependence.
-    pub(crate) fn start(network: &Network) -> Result<Self> {
+    pub(crate) fn start(network: &Network, route: Route) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("firezone-bench-")
             .tempdir()?;
@@ -55,7 +50,10 @@ impl System {
         )?;
         let starter = Starter {
             network,
-            files: &files,
+            launcher: Launcher {
+                portal_url: portal_url(),
+                files: &files,
+            },
             directory: directory.path(),
         };
         let portal = starter.portal()?;
@@ -68,49 +66,60 @@ impl System {
             relay,
             portal,
             directory,
+            route,
         })
     }
 
-    /// Process id of the client.
-    pub(crate) fn client_id(&self) -> u32 {
-        self.client.id()
+    /// Ids of the processes that a packet meets on its way, by name.
+    pub(crate) fn on_the_path(&self) -> BTreeMap<&'static str, u32> {
+        let mut processes =
+            BTreeMap::from([("client", self.client.id()), ("gateway", self.gateway.id())]);
+        if self.route == Route::Relayed {
+            processes.insert("relay", self.relay.id());
+        }
+        processes
     }
 
-    /// Process id of the gateway.
-    pub(crate) fn gateway_id(&self) -> u32 {
-        self.gateway.id()
+    /// Ids of all processes, by name.
+    pub(crate) fn all(&self) -> BTreeMap<&'static str, u32> {
+        BTreeMap::from([
+            ("client", self.client.id()),
+            ("gateway", self.gateway.id()),
+            ("relay", self.relay.id()),
+            ("portal", self.portal.id()),
+        ])
     }
 
-    /// Waits until packets take the direct path; some must have been sent already.
-    pub(crate) fn wait_for_direct_path(&mut self) -> Result<()> {
-        let logs = client_logs(self.directory.path());
-        let is_direct = || steps::client_path_in(&logs).filter(ClientPath::is_direct);
+    /// Waits until packets take the path that the network allows; some must have been sent already.
+    pub(crate) fn wait_for_path(&mut self) -> Result<()> {
+        let (logs, route) = (client_logs(self.directory.path()), self.route);
+        let fits = |path: &ClientPath| route_of(path) == route;
         self.client
-            .wait_for("a direct path", DIRECT_PATH_LIMIT, |_| is_direct())
+            .wait_for("the right path", PATH_LIMIT, |_| {
+                steps::client_path_in(&logs).filter(fits)
+            })
             .map(drop)
     }
 
-    /// Fails if the last run did not take the direct path to its end.
-    pub(crate) fn ensure_direct_path(&self) -> Result<()> {
+    /// Fails if the last run did not take that path to its end.
+    pub(crate) fn ensure_path(&self) -> Result<()> {
         let path = steps::client_path_in(&client_logs(self.directory.path()));
         let path = path.context("the client's log names no path")?;
         ensure!(
-            path.is_direct(),
-            "the path is not direct any more: {path:?}"
+            route_of(&path) == self.route,
+            "the path is not {:?} any more: {path:?}",
+            self.route
         );
         Ok(())
     }
 
     /// Says goodbye and ends everything.
     pub(crate) fn stop(mut self) -> Result<()> {
-        for process in [
-            &mut self.client,
-            &mut self.gateway,
-            &mut self.relay,
-            &mut self.portal,
-        ] {
-            process.stop(GRACE)?;
-        }
+        self.client.stop(GRACE)?;
+        self.gateway.stop(GRACE)?;
+        // By SIGTERM, a relay waits for the end of its last allocation, which lasts minutes.
+        self.relay.stop_by(Signal::SIGINT, GRACE)?;
+        self.portal.stop(GRACE)?;
         Ok(())
     }
 
@@ -123,84 +132,58 @@ impl System {
 
 struct Starter<'a> {
     network: &'a Network,
-    files: &'a PortalFiles,
+    launcher: Launcher<'a>,
     directory: &'a Path,
 }
 
 impl Starter<'_> {
     fn portal(&self) -> Result<Process> {
-        let mut command = role(&self.network.internet, "portal")?;
-        command.arg("--config").arg(self.files.config());
-        let mut process = Process::start("portal", command, self.directory)?;
+        let host = &self.network.internet;
+        let mut process = self.start("portal", self.launcher.portal(host)?)?;
         let address = SocketAddrV4::new(network::INTERNET, PORTAL_PORT).to_string();
-        wait_healthy(&mut process, &self.network.internet, &address, "/healthz")?;
+        launch::wait_healthy(&mut process, host, &address, "/healthz")?;
         Ok(process)
     }
 
     fn relay(&self) -> Result<Process> {
-        let mut command = role(&self.network.internet, "relay")?;
-        command
-            .args(["--public-ip4-addr", &network::INTERNET.to_string()])
-            .args(["--api-url", &portal_url()])
-            .args(["--health-check-addr", HEALTH])
-            .env("FIREZONE_TOKEN", self.files.relay_token());
-        let mut process = Process::start("relay", command, self.directory)?;
-        wait_healthy(&mut process, &self.network.internet, HEALTH, "/readyz")?;
+        let host = &self.network.internet;
+        let command = self.launcher.relay(host, Some(network::INTERNET), None)?;
+        let mut process = self.start("relay", command)?;
+        launch::wait_healthy(&mut process, host, HEALTH, "/readyz")?;
         Ok(process)
     }
 
     fn gateway(&self) -> Result<Process> {
-        let mut command = role(&self.network.gateway, "gateway")?;
-        command
-            .args(["--api-url", &portal_url()])
-            .args(["--health-check-addr", HEALTH])
-            .env("FIREZONE_TOKEN", self.files.gateway_token())
-            .env("FIREZONE_ID", "6f1c3bb6-2a1c-4c5f-8f38-6f6f0a2d7e01")
-            .env("FIREZONE_MASQUERADE", "off");
+        let command = self.launcher.gateway(&self.network.gateway)?;
         self.start_until_ready("gateway", command)
     }
 
     fn client(&self) -> Result<Process> {
-        let mut command = role(&self.network.client, "client")?;
-        command
-            .args(["--api-url", &portal_url()])
-            .args(["--dns-control", "etc-resolv-conf"])
-            .arg("--log-dir")
-            .arg(client_logs(self.directory))
-            .env("FIREZONE_TOKEN", self.files.client_token())
-            .env("FIREZONE_ID", "0d1f1f6e-52a5-4b33-9d0b-3f1f2c9a6b02");
+        let logs = client_logs(self.directory);
+        let command = self.launcher.client(&self.network.client, &logs)?;
         self.start_until_ready("client", command)
     }
 
     fn start_until_ready(&self, name: &str, command: Command) -> Result<Process> {
-        let mut process = Process::start(name, command, self.directory)?;
+        let mut process = self.start(name, command)?;
         process.wait_for(&format!("\"{TUNNEL_READY}\""), PATIENCE, |log| {
             log.contains(TUNNEL_READY).then_some(())
         })?;
         Ok(process)
     }
-}
 
-fn role(host: &Host, role: &str) -> Result<Command> {
-    let mut command = host.command(std::env::current_exe()?);
-    command
-        .args([ROLE_ARGUMENT, role])
-        .env("NO_COLOR", "1")
-        .env_remove("FIREZONE_TOKEN")
+    fn start(&self, name: &str, mut command: Command) -> Result<Process> {
         // What is measured is the product as it runs at its customers', where nothing per packet is logged.
-        .env_remove("RUST_LOG");
-    Ok(command)
+        command.env_remove("RUST_LOG");
+        Process::start(name, command, self.directory)
+    }
 }
 
-fn wait_healthy(process: &mut Process, host: &Host, address: &str, path: &str) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    process.wait_for(&format!("{path} is fine"), PATIENCE, |_| {
-        if Instant::now() > deadline {
-            return None;
-        }
-        let status = host.run(|| http_status(address, path)).ok();
-        status.filter(|status| *status == 200).map(drop)
-    })
+fn route_of(path: &ClientPath) -> Route {
+    match path.is_direct() {
+        true => Route::Direct,
+        false => Route::Relayed,
+    }
 }
 
 fn client_logs(directory: &Path) -> PathBuf {
