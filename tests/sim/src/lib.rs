@@ -15,8 +15,12 @@
 )]
 
 pub mod assertions;
+pub mod case;
 pub mod clock;
 pub mod dns;
+pub mod logs;
+pub mod model;
+pub mod script;
 pub mod sut;
 pub mod topology;
 pub mod trace;

@@ -1,9 +1,6 @@
 //! What was seen during a transition: the evidence that assertions judge.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use connlib_model::{ResourceView, TunConfig};
 use ip_packet::IpPacket;
@@ -77,6 +74,25 @@ pub enum Entry {
         /// The list.
         list: Vec<ResourceView>,
     },
+    /// A client looked a name up outside the tunnel.
+    HostLookup {
+        /// Which client.
+        client: usize,
+        /// The server that was asked.
+        server: SocketAddr,
+        /// Name and type.
+        question: (String, u16),
+    },
+    /// A client's process started again.
+    Restarted {
+        /// Which client.
+        client: usize,
+    },
+    /// A client opened a new channel to the portal.
+    ChannelOpened {
+        /// Which client.
+        client: usize,
+    },
     /// A component sent a message to the portal.
     ToPortal {
         /// Who.
@@ -94,15 +110,6 @@ pub enum Entry {
         connection: usize,
         /// How.
         event: TcpEvent,
-    },
-    /// A server behind a gateway saw a TCP connection begin.
-    TcpAccepted {
-        /// Which gateway.
-        gateway: usize,
-        /// The real address.
-        local: SocketAddr,
-        /// The client's address.
-        remote: IpAddr,
     },
     /// A node's host wrote a datagram to the network.
     Wire(Wire),

@@ -1,10 +1,12 @@
 //! After every input: everything that a host has to say goes where it belongs, in the order in which the runtime does it.
 
 use connlib_messages::{Dialect, Message as _, client, gateway};
+
 use connlib_session::{ClientSessionEvent, GatewaySessionEvent, PortalInput, PortalOutput};
 use ip_packet::IpPacket;
 
 use super::{World, client::requested_resource, portal::ChannelEvent};
+use crate::dns::message::Message;
 use crate::{trace::Entry, transition::Component};
 
 /// Rounds of a drain; more means that a host talks to itself for ever.
@@ -49,6 +51,14 @@ impl World {
         {
             any = true;
             let response = self.records.respond(&query.message);
+            if let Some(message) = Message::parse(&query.message) {
+                let entry = Entry::HostLookup {
+                    client: index,
+                    server: query.upstream,
+                    question: message.question,
+                };
+                self.trace.push(self.clock.elapsed(), entry);
+            }
             self.clients[index].look_up(query.id, response, now);
         }
         any
@@ -64,6 +74,7 @@ impl World {
                 PortalOutput::Send(message) => self.send_for_client(index, message),
                 PortalOutput::Reconnect { .. } => {
                     let identity = self.clients[index].identity();
+                    self.trace.push(at, Entry::ChannelOpened { client: index });
                     self.portal.open(component, identity, &self.clock);
                 }
             }

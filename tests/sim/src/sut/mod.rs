@@ -9,6 +9,7 @@ mod gateway;
 mod portal;
 mod portal_config;
 mod relay;
+mod rogue;
 mod socket;
 mod step;
 mod view;
@@ -16,7 +17,7 @@ mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -74,7 +75,6 @@ pub struct World {
 pub(crate) struct Connection {
     pub(crate) client: usize,
     pub(crate) source_port: u16,
-    pub(crate) to: Option<SocketAddr>,
     /// Messages exchanged so far; numbers the next one.
     pub(crate) exchanged: u64,
 }
@@ -252,6 +252,10 @@ impl World {
         }
     }
 
+    pub(crate) fn draw_seed(&mut self) -> [u8; 32] {
+        self.rng.random()
+    }
+
     fn link(&self, latency_ms: u64) -> LinkConfig {
         LinkConfig {
             latency: Duration::from_millis(latency_ms),
@@ -267,6 +271,11 @@ impl World {
             IpAddr::V6(place.v6),
         ]);
     }
+}
+
+/// The number in a packet's payload, if it is a probe or the answer to one.
+pub(crate) fn probe_number(packet: &ip_packet::IpPacket) -> Option<u64> {
+    apps::probe::number_of(packet.view())
 }
 
 /// Whether an edge translates.

@@ -194,11 +194,6 @@ impl PortalHost {
             .min()
     }
 
-    /// Whether nothing is under way.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight.is_empty()
-    }
-
     /// Does what is due; the next thing that reached a component.
     pub(crate) fn poll(&mut self, clock: &Clock) -> Option<(Component, ChannelEvent)> {
         loop {

@@ -3,6 +3,10 @@
 use connlib_tunnel::PathKind;
 
 use super::World;
+use crate::{
+    assertions::{ClientSnapshot, Snapshot},
+    transition::Component,
+};
 
 impl World {
     /// The kinds of path that a client's connections have.
@@ -11,5 +15,32 @@ impl World {
         views
             .filter_map(|view| view.path.map(|path| path.kind))
             .collect()
+    }
+
+    /// The state of everything.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            clients: self
+                .clients
+                .iter()
+                .map(|client| {
+                    let stats = client.session.tunnel().node_stats();
+                    ClientSnapshot {
+                        config: client.config.clone(),
+                        resources: client.resources.clone(),
+                        connections: stats.connections,
+                        relays: stats.relays,
+                        joined: self.portal.is_joined(Component::Client(client.index)),
+                    }
+                })
+                .collect(),
+            gateway_connections: self
+                .gateways
+                .iter()
+                .map(|gateway| gateway.session.tunnel().node_stats().connections)
+                .collect(),
+            allocations: self.relays.iter().map(|r| r.allocation_count()).collect(),
+            relays_alive: self.relays.iter().map(|r| r.alive).collect(),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use connlib_model::TunConfig;
-use ip_packet::{IpPacket, make};
+use ip_packet::{IpPacket, Protocol, make};
 
 use super::tcp::{Answer, Tcp};
 use crate::{
@@ -98,7 +98,12 @@ impl Apps {
             self.tcp.receive(view, now);
             return None;
         }
-        // An error about a connection resets it; the stack does not look at ICMP (testing A21).
+        // An error about a connection ends it; the stack does not look at ICMP (testing A21).
+        if let Some(Ok(failed)) = view.icmp_error().map(|error| error.failed_packet())
+            && let Protocol::Tcp(port) = failed.source_protocol()
+        {
+            self.tcp.abort(port, now);
+        }
         let is_dns = view
             .as_udp()
             .filter(|udp| udp.source_port() == DNS_PORT)
@@ -162,8 +167,8 @@ impl Apps {
     }
 
     /// Forgets answers of names, as the operating system does when its resolver is flushed.
-    pub(crate) fn forget(&mut self, keep: impl Fn(&str) -> bool) {
-        self.resolved.retain(|(name, _), _| keep(name));
+    pub(crate) fn forget(&mut self) {
+        self.resolved.clear();
     }
 
     fn learn(&mut self, message: &[u8]) {
@@ -177,7 +182,10 @@ impl Apps {
         };
         if !message.is_truncated && message.code == message::NO_ERROR {
             let key = (message.question.0.clone(), family);
-            self.resolved.insert(key, message.addresses());
+            match message.addresses() {
+                none if none.is_empty() => self.resolved.remove(&key),
+                addresses => self.resolved.insert(key, addresses),
+            };
         }
     }
 }

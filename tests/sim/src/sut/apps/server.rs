@@ -7,10 +7,11 @@ use std::{
     time::Instant,
 };
 
-use ip_packet::{IpPacket, PacketRef, TcpFlags, make};
+use connlib_model::ranges::GATEWAY_DNS_PORT;
+use ip_packet::{IpPacket, PacketRef, make};
 use smoltcp::iface::SocketHandle;
 
-use super::stack::{Stack, socket_addr};
+use super::stack::Stack;
 use crate::{
     dns::server::Records,
     topology::{Failure, Topology},
@@ -55,7 +56,7 @@ impl Servers {
             let from = SocketAddr::new(view.destination(), udp.destination_port());
             let to = SocketAddr::new(view.source(), udp.source_port());
             let payload = match udp.destination_port() {
-                DNS_PORT => records.respond(udp.payload()).map(truncated),
+                DNS_PORT | GATEWAY_DNS_PORT => records.respond(udp.payload()).map(truncated),
                 _ => Some(udp.payload().to_vec()),
             };
             self.replies
@@ -139,7 +140,7 @@ impl Servers {
                 connection.received.extend(&buffer[..len]);
             }
             match local.port() {
-                DNS_PORT => {
+                DNS_PORT | GATEWAY_DNS_PORT => {
                     while let Some(query) = take_frame(&mut connection.received) {
                         if let Some(response) = records.respond(&query) {
                             let _ = socket.send_slice(&framed(&response));
@@ -172,19 +173,6 @@ impl Servers {
             is_open
         });
     }
-
-    /// Real address of the connection from this client address and port, as a server sees it.
-    pub(crate) fn connection_of(&mut self, client: IpAddr, local: SocketAddr) -> bool {
-        let stack = &mut self.stack;
-        self.connections.iter().any(|((own, remote), connection)| {
-            *own == local
-                && remote.ip() == client
-                && stack
-                    .socket(connection.handle)
-                    .remote_endpoint()
-                    .is_some_and(|endpoint| socket_addr(endpoint).ip() == client)
-        })
-    }
 }
 
 /// A message with its length in front.
@@ -199,14 +187,6 @@ pub(crate) fn take_frame(bytes: &mut Vec<u8>) -> Option<Vec<u8>> {
     let message = bytes.get(2..2 + len)?.to_vec();
     bytes.drain(..2 + len);
     Some(message)
-}
-
-/// Whether a packet opens a connection.
-pub(crate) fn is_syn(packet: &IpPacket) -> bool {
-    packet
-        .view()
-        .as_tcp()
-        .is_some_and(|tcp| tcp.flags().contains(TcpFlags::SYN))
 }
 
 fn truncated(response: Vec<u8>) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -136,11 +136,6 @@ impl Stack {
 
 fn endpoint(socket: SocketAddr) -> IpEndpoint {
     IpEndpoint::new(IpAddress::from(socket.ip()), socket.port())
-}
-
-/// As the standard library calls it.
-pub(crate) fn socket_addr(endpoint: IpEndpoint) -> SocketAddr {
-    SocketAddr::new(IpAddr::from(endpoint.addr), endpoint.port)
 }
 
 #[derive(Default)]

@@ -99,10 +99,6 @@ impl Tcp {
         local_port
     }
 
-    pub(crate) fn port_of(&self, connection: usize) -> Option<u16> {
-        Some(self.connections.get(&connection)?.local_port)
-    }
-
     pub(crate) fn send(&mut self, connection: usize, bytes: &[u8], now: Instant) {
         if let Some(entry) = self.connections.get(&connection) {
             let _ = self.stack.socket(entry.handle).send_slice(bytes);
@@ -115,6 +111,18 @@ impl Tcp {
             entry.ended = true;
             self.stack.socket(entry.handle).close();
             self.stack.poll(now);
+        }
+    }
+
+    /// An ICMP error came for the connection with this source port.
+    pub(crate) fn abort(&mut self, port: u16, now: Instant) {
+        let found = self.connections.values().find(|c| c.local_port == port);
+        if let Some(entry) = found {
+            let socket = self.stack.socket(entry.handle);
+            if socket.state() == State::SynSent {
+                socket.abort();
+                self.stack.poll(now);
+            }
         }
     }
 

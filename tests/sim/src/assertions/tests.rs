@@ -1,0 +1,1 @@
+//! Each assertion fails on a trace that violates it.

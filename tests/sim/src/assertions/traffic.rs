@@ -1,0 +1,74 @@
+//! A14: an idle system is quiet (design row 35).
+
+use std::time::Duration;
+
+use super::{Evidence, Failure};
+use crate::{trace::Entry, transition::Component};
+
+/// Datagrams per second at most.
+const PER_SECOND: u64 = 2;
+/// Nothing is said about short pauses: the end of what went before is still under way.
+const MIN_IDLE: u64 = 120;
+/// After this long everybody has noticed.
+const SETTLING: Duration = Duration::from_secs(60);
+/// The ICE agent's period for live pairs, and ours for relays.
+const PERIOD: u64 = 25;
+/// Live pairs of one connection at most: host and reflexive candidates of two families, and relayed ones.
+const MAX_PAIRS: u64 = 8;
+/// Refreshes, renewals and channel bindings in six minutes, generously.
+const EXTRA: u64 = 60;
+
+pub(super) fn check(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
+    let idle = evidence.expected.idle_s;
+    if idle < MIN_IDLE || evidence.model.is_lossy() || !evidence.expected.probes.is_empty() {
+        return;
+    }
+    let wires: Vec<_> = evidence
+        .entries
+        .iter()
+        .filter_map(|(_, entry)| match entry {
+            Entry::Wire(wire) if !matches!(wire.from, Component::Relay(_)) => Some(wire),
+            _ => None,
+        })
+        .collect();
+    let connections = evidence
+        .snapshot
+        .clients
+        .iter()
+        .map(|c| c.connections as u64);
+    let connections: u64 = connections.sum();
+    let nodes =
+        (evidence.snapshot.clients.len() + evidence.snapshot.gateway_connections.len()) as u64;
+    let relays = evidence
+        .snapshot
+        .relays_alive
+        .iter()
+        .filter(|alive| **alive)
+        .count() as u64;
+
+    let ceiling = PER_SECOND * (connections + nodes) * idle;
+    if wires.len() as u64 > ceiling {
+        let sent = wires.len();
+        failures.push(Failure::new(
+            14,
+            format!("{sent} datagrams in {idle} s with {connections} connections"),
+        ));
+    }
+    // Keep-alives of applications wake the tunnel: that is no idle.
+    if (0..evidence.model.connections.len()).any(|index| evidence.model.is_open(index)) {
+        return;
+    }
+    let Some(start) = wires.first().map(|wire| wire.at + SETTLING) else {
+        return;
+    };
+    let late = wires.iter().filter(|wire| wire.at >= start).count() as u64;
+    let periods = idle.saturating_sub(SETTLING.as_secs()) / PERIOD + 1;
+    let budget = periods * (4 * MAX_PAIRS * connections + 2 * relays * nodes)
+        + EXTRA * (nodes + connections) * (1 + idle / 360);
+    if late > budget {
+        failures.push(Failure::new(
+            14,
+            format!("{late} datagrams after the first minute of {idle} s; {budget} are allowed"),
+        ));
+    }
+}

@@ -1,0 +1,334 @@
+//! One case: model and system side by side, judged after every transition.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{
+    assertions::{self, Evidence, Failure, Memory},
+    logs,
+    model::{Expectations, Model, Reply},
+    sut::World,
+    topology::Topology,
+    trace::Entry,
+    transition::{Probe, Transition},
+};
+
+/// Longest wait for what a transition must lead to.
+const CUT_OFF: Duration = Duration::from_secs(20);
+/// Attempts of an application in cases with loss, one per second.
+const ATTEMPTS: usize = 20;
+/// Failures that are kept; the rest would say the same.
+const MAX_FAILURES: usize = 50;
+
+/// A case.
+pub struct Case {
+    /// What should be.
+    pub model: Model,
+    /// What is.
+    pub world: World,
+    /// What does not hold, so far, with the number of the transition.
+    pub failures: Vec<(usize, Failure)>,
+    /// Names of the transitions so far.
+    pub done: Vec<&'static str>,
+    memory: Memory,
+    /// The last probe to each resource that was answered: what applications repeat when a path is cut.
+    habits: BTreeMap<(usize, usize), Probe>,
+}
+
+impl Case {
+    /// Starts everything.
+    pub fn new(topology: &Topology) -> Self {
+        let mut case = Self {
+            model: Model::new(topology),
+            world: World::new(topology),
+            failures: Vec::new(),
+            done: Vec::new(),
+            memory: Memory::default(),
+            habits: BTreeMap::new(),
+        };
+        case.judge(&Expectations::default());
+        case
+    }
+
+    /// Applies a transition to both sides and compares. Illegal ones are skipped.
+    pub fn step(&mut self, transition: &Transition) {
+        if !self.model.is_legal(transition) {
+            return;
+        }
+        logs::note(|| format!("=== {:?} {transition:?}", self.world.elapsed()));
+        self.done.push(transition.name());
+        let expected = self.model.apply(transition);
+        self.world.apply(transition);
+        self.settle(&expected);
+        self.judge(&expected);
+        self.learn_habits(transition);
+        if let Some(limit) = expected.recovery_s {
+            self.recover(limit);
+        }
+    }
+
+    /// Whether everything holds so far.
+    pub fn is_sound(&self) -> bool {
+        self.failures.is_empty()
+    }
+
+    /// Lets time pass until everything expected has happened and a little longer.
+    fn settle(&mut self, expected: &Expectations) {
+        let mut waiting = Waiting::new(expected);
+        self.world
+            .run_until(CUT_OFF, |world| waiting.is_over(world));
+        if self.model.is_lossy() {
+            self.insist(expected, &mut waiting);
+        }
+        self.world
+            .run_for(Duration::from_millis(expected.settle_ms));
+    }
+
+    /// With loss, applications try again.
+    fn insist(&mut self, expected: &Expectations, waiting: &mut Waiting) {
+        for _ in 0..ATTEMPTS {
+            let missing: Vec<_> = expected
+                .probes
+                .iter()
+                .filter(|probe| waiting.probes.contains(&probe.number))
+                .cloned()
+                .collect();
+            if missing.is_empty() {
+                return;
+            }
+            for probe in missing {
+                let again = Probe {
+                    to: probe.to,
+                    how: probe.how,
+                    source: None,
+                };
+                self.world.send(probe.client, &[again], probe.number);
+            }
+            self.world
+                .run_until(Duration::from_secs(1), |world| waiting.is_over(world));
+        }
+    }
+
+    fn judge(&mut self, expected: &Expectations) {
+        let snapshot = self.world.snapshot();
+        let evidence = Evidence {
+            model: &self.model,
+            expected,
+            entries: &self.world.trace.entries,
+            snapshot: &snapshot,
+        };
+        let mut failures = assertions::check(&evidence, &mut self.memory);
+        let errors = logs::take_errors();
+        failures.extend(errors.into_iter().map(|text| Failure::new(22, text)));
+        let step = self.done.len();
+        for failure in failures {
+            logs::note(|| format!("!!! A{}: {}", failure.assertion, failure.text));
+            if self.failures.len() < MAX_FAILURES {
+                self.failures.push((step, failure));
+            }
+        }
+        self.world.trace.entries.clear();
+    }
+
+    fn learn_habits(&mut self, transition: &Transition) {
+        let (Transition::Send {
+            client,
+            probes: list,
+        }
+        | Transition::Stall {
+            client, then: list, ..
+        }) = transition
+        else {
+            return;
+        };
+        for probe in list {
+            let mut trial = self.model.clone();
+            let send = Transition::Send {
+                client: *client,
+                probes: vec![probe.clone()],
+            };
+            let connected = trial.clients[*client].connected.clone();
+            trial.clients[*client].connected.clear();
+            let fates = trial.apply(&send).probes.remove(0).fates;
+            let reached: Vec<usize> = trial.clients[*client].connected.keys().copied().collect();
+            drop(connected);
+            if let ([resource], true) = (reached.as_slice(), fates.reach.is_some()) {
+                self.habits.insert((*client, *resource), probe.clone());
+            }
+        }
+    }
+
+    /// After a path was cut: applications go on with what they did, once a second, until they get through.
+    fn recover(&mut self, limit_s: u64) {
+        let mut missing = self.doubtful();
+        for _ in 0..limit_s {
+            if missing.is_empty() {
+                break;
+            }
+            let mut sent = BTreeMap::new();
+            for key in &missing {
+                let send = Transition::Send {
+                    client: key.0,
+                    probes: vec![self.habits[key].clone()],
+                };
+                let expected = self.model.apply(&send);
+                self.world.apply(&send);
+                sent.insert(expected.probes[0].number, *key);
+            }
+            self.world.run_for(Duration::from_secs(1));
+            let answered = answered_probes(&self.world.trace.entries);
+            for (number, key) in sent {
+                if answered.contains(&number) {
+                    missing.remove(&key);
+                }
+            }
+        }
+        self.keep_violations();
+        let step = self.done.len();
+        for (client, resource) in missing {
+            let text =
+                format!("client {client} does not reach resource {resource} within {limit_s} s");
+            logs::note(|| format!("!!! A1: {text}"));
+            self.failures.push((step, Failure::new(1, text)));
+        }
+        // What is still under way belongs to the recovery.
+        self.world.run_for(Duration::from_secs(5));
+        self.keep_violations();
+    }
+
+    /// Resources whose connection may be lost and that an application uses.
+    fn doubtful(&mut self) -> BTreeSet<(usize, usize)> {
+        let mut doubtful = BTreeSet::new();
+        for (client, model) in self.model.clients.iter().enumerate() {
+            for (resource, sure) in &model.connected {
+                if *sure || !model.active().any(|id| id == *resource) {
+                    continue;
+                }
+                if let Some(probe) = self.habits.get(&(client, *resource)) {
+                    let send = Transition::Send {
+                        client,
+                        probes: vec![probe.clone()],
+                    };
+                    let mut trial = self.model.clone();
+                    if trial.is_legal(&send) && trial.apply(&send).probes[0].fates.reach.is_some() {
+                        doubtful.insert((client, *resource));
+                    }
+                }
+            }
+        }
+        doubtful
+    }
+
+    /// Rules that hold everywhere hold during recovery as well; the rest is not judged.
+    fn keep_violations(&mut self) {
+        let step = self.done.len();
+        let entries = std::mem::take(&mut self.world.trace.entries);
+        for (at, entry) in &entries {
+            if let Entry::Violation { assertion, text } = entry {
+                let failure = Failure::new(*assertion, format!("{at:?}: {text}"));
+                self.failures.push((step, failure));
+            }
+        }
+        self.memory.observe(&entries);
+        for text in logs::take_errors() {
+            self.failures.push((step, Failure::new(22, text)));
+        }
+    }
+}
+
+/// What a transition must still lead to.
+struct Waiting {
+    probes: BTreeSet<u64>,
+    queries: BTreeSet<u64>,
+    tcp: BTreeSet<usize>,
+    seen: usize,
+}
+
+impl Waiting {
+    fn new(expected: &Expectations) -> Self {
+        let opened = expected.opened.iter().filter(|(_, _, must)| *must);
+        Self {
+            probes: expected
+                .probes
+                .iter()
+                .filter(|probe| probe.fates.is_answered())
+                .map(|probe| probe.number)
+                .collect(),
+            queries: expected
+                .queries
+                .iter()
+                .filter(|query| query.reply != Reply::Silence)
+                .map(|query| query.number)
+                .collect(),
+            tcp: opened
+                .map(|(index, _, _)| *index)
+                .chain(expected.used.iter().copied())
+                .collect(),
+            seen: 0,
+        }
+    }
+
+    fn is_over(&mut self, world: &mut World) -> bool {
+        let entries = &world.trace.entries;
+        if entries.len() > self.seen {
+            let returns = entries[self.seen..]
+                .iter()
+                .any(|(_, entry)| matches!(entry, Entry::Return { .. }));
+            if returns {
+                for number in answered_probes(entries) {
+                    self.probes.remove(&number);
+                }
+            }
+            for (_, entry) in &entries[self.seen..] {
+                match entry {
+                    Entry::DnsResponse { query: Some(n), .. }
+                    | Entry::DnsFailure { query: n, .. } => {
+                        self.queries.remove(n);
+                    }
+                    Entry::Tcp { connection, .. } => {
+                        self.tcp.remove(connection);
+                    }
+                    _ => {}
+                }
+            }
+            self.seen = entries.len();
+        }
+        self.probes.is_empty() && self.queries.is_empty() && self.tcp.is_empty()
+    }
+}
+
+/// Numbers of the probes that were answered, or for which an error came back.
+fn answered_probes(entries: &[(Duration, Entry)]) -> BTreeSet<u64> {
+    let mut answered = BTreeSet::new();
+    for (_, entry) in entries {
+        let Entry::Return { client, packet } = entry else {
+            continue;
+        };
+        if let Some(number) = crate::sut::probe_number(packet)
+            && packet.view().icmp_error().is_none()
+        {
+            answered.insert(number);
+            continue;
+        }
+        let view = packet.view();
+        let Some(Ok(failed)) = view.icmp_error().map(|error| error.failed_packet()) else {
+            continue;
+        };
+        for (_, entry) in entries {
+            if let Entry::Request {
+                client: of,
+                probe,
+                packet: request,
+            } = entry
+                && of == client
+                && request.destination() == failed.destination()
+                && request.source_protocol() == Ok(failed.source_protocol())
+            {
+                answered.insert(*probe);
+            }
+        }
+    }
+    answered
+}

@@ -1,0 +1,343 @@
+//! What transitions do to the model.
+
+use std::collections::BTreeSet;
+
+use super::{
+    Expectations, ExpectedProbe, Fates, Model, Reach, Reply, TcpModel, TcpState,
+    routing::{Route, Traffic},
+};
+use crate::{
+    topology::{Families, RelaySpec, Target},
+    transition::{Component, Destination, Probe, Protocol, Query, RogueAct, Transition},
+};
+
+/// Seconds within which a path that was cut has to be replaced: the peer's death is noticed within 20 s with active
+/// timings, or at the next consent check when idle (25 s, and as long again for its time-outs).
+const RECOVERY_S: u64 = 120;
+
+impl Model {
+    /// Applies a transition and says what it must lead to.
+    pub fn apply(&mut self, transition: &Transition) -> Expectations {
+        let mut expected = Expectations {
+            settle_ms: 1_000,
+            ..Expectations::default()
+        };
+        match transition {
+            Transition::Send { client, probes } => self.send(*client, probes, &mut expected),
+            Transition::Stall {
+                client,
+                seconds,
+                then,
+            } => {
+                expected.idle_s = *seconds;
+                self.send(*client, then, &mut expected);
+            }
+            Transition::Query { client, queries } => self.query(*client, queries, &mut expected),
+            Transition::OpenTcp { client, to, port } => {
+                self.open_tcp(*client, to, *port, &mut expected);
+            }
+            Transition::UseTcp { connection, .. } => {
+                if self.is_open(*connection) {
+                    expected.used.push(*connection);
+                }
+            }
+            Transition::CloseTcp { connection } => {
+                if let Some(tcp) = self.connections.get_mut(*connection) {
+                    tcp.state = TcpState::Unknown;
+                }
+            }
+            Transition::Idle { seconds } => expected.idle_s = *seconds,
+            Transition::Grant { .. }
+            | Transition::Revoke { .. }
+            | Transition::RevokeWhilePartitioned { .. }
+            | Transition::SetDisabled { .. }
+            | Transition::ChangeResource { .. } => self.change_access(transition),
+            Transition::SystemDns { client, servers } => {
+                self.clients[*client].system_dns.clone_from(servers);
+                self.update_servers();
+            }
+            Transition::UpstreamDns { servers } => {
+                self.upstream_dns.clone_from(servers);
+                self.update_servers();
+            }
+            Transition::SearchDomain { domain } => self.search_domain.clone_from(domain),
+            Transition::SetRecords { name, v4, v6 } => {
+                if let Some(versions) = self.names.get_mut(name) {
+                    let mut new = versions.last().cloned().unwrap_or_default();
+                    new.v4.clone_from(v4);
+                    new.v6.clone_from(v6);
+                    versions.push(new);
+                }
+            }
+            Transition::Rogue(act) => {
+                expected.settle_ms = 3_000;
+                if let RogueAct::Connect { resource } = act {
+                    self.rogue = Some(*resource);
+                }
+            }
+            _ => self.disturb(transition, &mut expected),
+        }
+        expected
+    }
+
+    /// Things that cut or move paths.
+    fn disturb(&mut self, transition: &Transition, expected: &mut Expectations) {
+        match transition {
+            Transition::Roam {
+                client, families, ..
+            } => {
+                let client = *client;
+                self.clients[client].families = *families;
+                self.clients[client].connected.clear();
+                expected.settle_ms = 12_000;
+            }
+            Transition::ReconnectPortal { .. } => expected.settle_ms = 3_000,
+            Transition::RestartClient { client, .. } => {
+                self.clients[*client].forget_process();
+                self.clients[*client].servers.clear();
+                self.update_servers();
+                self.update_preferences(*client);
+                self.doubt_connections_of(|tcp| tcp.client == *client);
+                expected.settle_ms = 3_000;
+            }
+            Transition::RestartGateway { gateway, end } => {
+                let site = self.topology.gateways[*gateway].site;
+                let resources = &self.resources;
+                for client in &mut self.clients {
+                    for (resource, sure) in &mut client.connected {
+                        *sure &= resources[*resource].site != site;
+                    }
+                }
+                let in_site = |tcp: &TcpModel| resources[tcp.resource].site == site;
+                for tcp in self.connections.iter_mut().filter(|tcp| in_site(tcp)) {
+                    tcp.state = TcpState::Unknown;
+                }
+                expected.settle_ms = 3_000;
+                if *end == crate::transition::End::Killed {
+                    expected.recovery_s = Some(RECOVERY_S);
+                }
+            }
+            Transition::DeployRelays { count } => {
+                let spec = RelaySpec::default();
+                self.topology.relays = vec![spec; *count];
+                self.relays_changed(expected);
+            }
+            Transition::PartitionRelays { .. } | Transition::RebootRelays => {
+                self.relays_changed(expected);
+            }
+            Transition::BlockDirect(blocked) => {
+                self.direct_blocked = *blocked;
+                self.paths_cut(expected);
+            }
+            Transition::FlushEdge { .. } => self.paths_cut(expected),
+            _ => {}
+        }
+    }
+
+    fn relays_changed(&mut self, expected: &mut Expectations) {
+        self.paths_cut(expected);
+        expected.settle_ms = 5_000;
+    }
+
+    fn paths_cut(&mut self, expected: &mut Expectations) {
+        self.clients
+            .iter_mut()
+            .for_each(super::ClientModel::doubt_connections);
+        expected.recovery_s = Some(RECOVERY_S);
+    }
+
+    fn doubt_connections_of(&mut self, matches: impl Fn(&TcpModel) -> bool) {
+        for tcp in self.connections.iter_mut().filter(|tcp| matches(tcp)) {
+            tcp.state = TcpState::Unknown;
+        }
+    }
+
+    fn change_access(&mut self, transition: &Transition) {
+        match transition {
+            Transition::Grant { client, resource } => {
+                self.clients[*client].granted.insert(*resource);
+            }
+            Transition::Revoke { client, resource }
+            | Transition::RevokeWhilePartitioned { client, resource } => {
+                self.clients[*client].granted.remove(resource);
+                self.clients[*client].connected.remove(resource);
+            }
+            Transition::SetDisabled { client, resources } => {
+                let model = &mut self.clients[*client];
+                let new: BTreeSet<usize> = resources.iter().copied().collect();
+                model.connected.retain(|id, _| !new.contains(id));
+                model.disabled = new;
+            }
+            Transition::ChangeResource {
+                resource,
+                target,
+                site,
+                filters,
+            } => {
+                let spec = &mut self.resources[*resource];
+                spec.target = target.clone().unwrap_or_else(|| spec.target.clone());
+                spec.site = site.unwrap_or(spec.site);
+                spec.filters = filters.clone().unwrap_or_else(|| spec.filters.clone());
+                for client in &mut self.clients {
+                    client.connected.remove(resource);
+                }
+            }
+            _ => {}
+        }
+        for client in 0..self.clients.len() {
+            // The operating system's cache of names is flushed when resources change.
+            self.clients[client].resolved.clear();
+            self.update_preferences(client);
+        }
+        // Routes may have moved: which connections survive that is not modelled.
+        self.doubt_connections_of(|_| true);
+    }
+
+    fn send(&mut self, client: usize, probes: &[Probe], expected: &mut Expectations) {
+        for probe in probes {
+            let number = self.next_probe;
+            self.next_probe += 1;
+            let traffic = match probe.how {
+                Protocol::Icmp => Traffic::Icmp,
+                Protocol::Udp(port) => Traffic::Udp(port),
+            };
+            let route = match probe.source {
+                Some(_) => Route::None,
+                None => self.route(client, &probe.to, traffic),
+            };
+            let fates = self.fates(client, &route);
+            if fates.silence {
+                expected.settle_ms = 3_000;
+            }
+            expected.probes.push(ExpectedProbe {
+                number,
+                client,
+                to: probe.to.clone(),
+                how: probe.how,
+                fates,
+            });
+        }
+    }
+
+    fn fates(&mut self, client: usize, route: &Route) -> Fates {
+        match route {
+            Route::None => Fates::silence(),
+            Route::Refused => Fates {
+                refused: true,
+                ..Fates::default()
+            },
+            Route::To {
+                resources,
+                addresses,
+                may_lack_family,
+            } => {
+                self.connect(client, resources);
+                Fates {
+                    reach: (!addresses.is_empty()).then(|| self.reach(resources, addresses)),
+                    no_family: *may_lack_family,
+                    ..Fates::default()
+                }
+            }
+        }
+    }
+
+    fn reach(&self, resources: &BTreeSet<usize>, addresses: &BTreeSet<std::net::IpAddr>) -> Reach {
+        let sites = resources.iter().map(|id| self.resources[*id].site);
+        Reach {
+            gateways: sites.flat_map(|site| self.gateways_of(site)).collect(),
+            destinations: addresses.clone(),
+        }
+    }
+
+    /// Traffic flows to a resource; if it may be one of several, none of them for sure.
+    pub(super) fn connect(&mut self, client: usize, resources: &BTreeSet<usize>) {
+        for resource in resources {
+            let sure = resources.len() == 1;
+            self.clients[client].connected.insert(*resource, sure);
+        }
+    }
+
+    fn query(&mut self, client: usize, queries: &[Query], expected: &mut Expectations) {
+        for query in queries {
+            let answer = self.expect_query(client, query);
+            self.learn(client, query, &answer.reply);
+            if answer.reply == Reply::Silence {
+                expected.settle_ms = 6_000;
+            }
+            expected.queries.push(answer);
+        }
+    }
+
+    fn open_tcp(
+        &mut self,
+        client: usize,
+        to: &Destination,
+        port: u16,
+        expected: &mut Expectations,
+    ) {
+        let index = self.connections.len();
+        let route = self.route(client, to, Traffic::Tcp(port));
+        let fates = self.fates(client, &route);
+        let reach = fates.reach.clone().unwrap_or_default();
+        let is_reachable = |ip: &std::net::IpAddr| self.failure_at(*ip).is_none();
+        let reachable = reach
+            .destinations
+            .iter()
+            .filter(|ip| is_reachable(ip))
+            .count();
+        let is_certain = !fates.no_family
+            && reachable == reach.destinations.len()
+            && !reach.destinations.is_empty();
+        let resource = match &route {
+            Route::To { resources, .. } if resources.len() == 1 => resources.first().copied(),
+            _ => None,
+        };
+        if is_certain || reachable == 0 {
+            expected.opened.push((index, reach, is_certain));
+        }
+        expected.settle_ms = 2_000;
+        let state = match (is_certain, resource) {
+            (true, Some(_)) => TcpState::Open,
+            (_, _) => TcpState::Unknown,
+        };
+        self.connections.push(TcpModel {
+            client,
+            resource: resource.unwrap_or_default(),
+            state,
+        });
+    }
+
+    /// Whether a connection must still work.
+    pub fn is_open(&self, connection: usize) -> bool {
+        let tcp = self.connections.get(connection);
+        tcp.is_some_and(|tcp| tcp.state == TcpState::Open)
+    }
+
+    /// Networks that a client must route into its TUN device besides the fixed ranges; `None` is the internet.
+    pub fn routes(&self, client: usize) -> Vec<Option<ipnet::IpNet>> {
+        let active = self.clients[client].active();
+        active
+            .filter_map(|id| match &self.resources[id].target {
+                Target::Cidr(network) => Some(Some(network.trunc())),
+                Target::Internet => Some(None),
+                Target::Dns(..) => None,
+            })
+            .collect()
+    }
+
+    /// Families at both ends of a pair, if it has any in common.
+    pub fn common_families(&self, client: usize, gateway: usize) -> (bool, bool) {
+        let a: Families = self.clients[client].families;
+        let b = self.topology.gateways[gateway].host.families;
+        (a.has_v4() && b.has_v4(), a.has_v6() && b.has_v6())
+    }
+
+    /// Whether the component takes part in the case.
+    pub fn exists(&self, component: Component) -> bool {
+        match component {
+            Component::Client(index) => index < self.clients.len(),
+            Component::Gateway(index) => index < self.topology.gateways.len(),
+            Component::Relay(index) => index < self.topology.relays.len(),
+        }
+    }
+}
