@@ -62,6 +62,8 @@ impl Severity {
         match level {
             "ERROR" => Self::Fatal,
             "WARN" => Self::Warning,
+            // A client that starts afresh without a reason drops its connections.
+            _ if line.contains("The network changed;") => Self::Warning,
             _ if line.contains("panicked at") => Self::Fatal,
             _ => Self::Fine,
         }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use nix::net::if_::InterfaceFlags;
+use nix::{net::if_::InterfaceFlags, sys::socket::SockaddrStorage};
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
@@ -52,14 +52,14 @@ impl NetworkChanges {
         let (connection, _handle, mut events) = rtnetlink::new_multicast_connection(&groups)?;
         // One waiting notice stands for all that follow it.
         let (notice, changes) = mpsc::channel(1);
-        let scope = Scope::of_host(own_interface);
-        let mut judge = Judge::new(scope.way());
+        let observer = Observer::new(own_interface);
+        let mut judge = Judge::new(observer.way());
         let watcher = tokio::spawn(async move {
             let _connection = AbortOnDrop(tokio::spawn(connection));
             while events.next().await.is_some() {
-                judge.see(scope.way());
+                judge.see(observer.way());
                 while let Ok(Some(_)) = tokio::time::timeout(DEBOUNCE, events.next()).await {
-                    judge.see(scope.way());
+                    judge.see(observer.way());
                 }
                 if judge.is_new() && notice.try_send(()).is_ok() {
                     tracing::debug!("The way into the network changed");
@@ -80,31 +80,34 @@ impl NetworkChanges {
     }
 }
 
-/// What makes up the way of this host.
+/// Looks at the way of this host.
 #[derive(Debug)]
-enum Scope {
-    /// The default routes.
-    DefaultRoute,
-    /// There was no default route at the start, so nothing can be told from it: all addresses of other interfaces.
-    Closed { own_interface: String },
+struct Observer {
+    own_interface: String,
+    /// There was no default route at the start, so nothing can be told from it.
+    is_closed: bool,
 }
 
-impl Scope {
-    fn of_host(own_interface: &str) -> Self {
-        if SOMEWHERE.map(source_towards) == [None, None] {
-            let own_interface = own_interface.to_owned();
-            Self::Closed { own_interface }
-        } else {
-            Self::DefaultRoute
-        }
+impl Observer {
+    fn new(own_interface: &str) -> Self {
+        let mut this = Self {
+            own_interface: own_interface.to_owned(),
+            is_closed: false,
+        };
+        this.is_closed = this.way().is_none();
+        this
     }
 
     fn way(&self) -> Way {
+        let (own, others) = addresses(&self.own_interface);
+        // With a default route but no address of its family, the kernel would take our own interface's.
+        let source = |towards| source_towards(towards).filter(|source| !own.contains(source));
         Way {
-            sources: SOMEWHERE.map(source_towards),
-            addresses: match self {
-                Self::DefaultRoute => BTreeSet::new(),
-                Self::Closed { own_interface } => global_addresses(own_interface),
+            sources: SOMEWHERE.map(source),
+            addresses: if self.is_closed {
+                others
+            } else {
+                BTreeSet::new()
             },
         }
     }
@@ -172,20 +175,28 @@ fn source_towards(destination: IpAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-fn global_addresses(own_interface: &str) -> BTreeSet<IpAddr> {
-    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
-        return BTreeSet::new();
-    };
-    interfaces
-        .filter(|interface| interface.interface_name != own_interface)
-        .filter(|interface| interface.flags.contains(InterfaceFlags::IFF_RUNNING))
-        .filter_map(|interface| {
-            let address = interface.address?;
-            let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
-            v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-        })
-        .filter(|ip| !ip.is_loopback() && !is_link_local(ip))
-        .collect()
+/// Addresses of the interface called `own`, and those of all others that could be a source.
+fn addresses(own: &str) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
+    let (mut owned, mut others) = (BTreeSet::new(), BTreeSet::new());
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let Some(ip) = interface.address.as_ref().and_then(ip_of) else {
+            continue;
+        };
+        if interface.interface_name == own {
+            owned.insert(ip);
+        } else if interface.flags.contains(InterfaceFlags::IFF_RUNNING)
+            && !ip.is_loopback()
+            && !is_link_local(&ip)
+        {
+            others.insert(ip);
+        }
+    }
+    (owned, others)
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
 }
 
 fn is_link_local(ip: &IpAddr) -> bool {
@@ -302,6 +313,21 @@ mod tests {
             ip("link set uplink up");
             ip("route add default via 203.0.113.1");
             assert!(is_told(&mut changes).await, "back again");
+        });
+    }
+
+    #[test]
+    fn our_own_address_is_no_way() {
+        in_namespace(|| async {
+            add_uplink();
+            ip("route add default via 198.51.100.1");
+            ip("-6 route add default dev uplink");
+            let mut changes = NetworkChanges::watch("tun-test").unwrap();
+            ip("link add tun-test type veth peer name other");
+            ip("link set other up");
+            ip("link set tun-test up");
+            ip("-6 addr add fd00:2021:1111::1/128 dev tun-test nodad");
+            assert!(!is_told(&mut changes).await);
         });
     }
 
