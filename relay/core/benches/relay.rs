@@ -103,7 +103,9 @@ impl Bench {
                 Command::CreateAllocation { port, family } => {
                     self.server.handle_port_bound(port, family, self.now);
                 }
-                Command::FreeAllocation { .. } => {}
+                Command::FreeAllocation { .. }
+                | Command::UserGained { .. }
+                | Command::UserLost { .. } => {}
             }
         }
         reply

@@ -13,6 +13,7 @@ use connlib_stun::{ChannelNumber, Family, TransactionId};
 use crate::{
     address::{AllocationPort, ClientSocket},
     hash::{SecretHash, Table},
+    limit::Budget,
 };
 
 /// One relayed address, or one per family under the same port.
@@ -30,6 +31,8 @@ pub(crate) struct Allocation {
     pub(crate) channels: BTreeSet<ChannelNumber>,
     /// Open profile: peers that may send without a channel, and until when.
     pub(crate) permissions: BTreeMap<IpAddr, Instant>,
+    /// What it may relay, if that is limited.
+    pub(crate) budget: Budget,
 }
 
 /// The families of an allocation.
@@ -115,13 +118,11 @@ impl Allocations {
         Some(allocation)
     }
 
-    /// Hands an allocation to another user.
-    pub(crate) fn set_owner(&mut self, client: ClientSocket, username: &str) {
-        let Some(allocation) = self.by_client.get_mut(&client) else {
-            return;
-        };
+    /// Hands an allocation to another user; returns the one before, if that changes anything.
+    pub(crate) fn set_owner(&mut self, client: ClientSocket, username: &str) -> Option<String> {
+        let allocation = self.by_client.get_mut(&client)?;
         if allocation.username == username {
-            return;
+            return None;
         }
         let previous = std::mem::replace(&mut allocation.username, username.to_owned());
         self.disown(&previous, client);
@@ -129,6 +130,7 @@ impl Allocations {
             .entry(username.to_owned())
             .or_default()
             .push(client);
+        Some(previous)
     }
 
     fn disown(&mut self, username: &str, client: ClientSocket) {

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU64,
     ops::RangeInclusive,
 };
 
 use connlib_stun::{ChannelRange, DEFAULT_REALM, Family};
 use thiserror::Error;
 
-use crate::{policy::PeerPolicy, secret::StampSecret};
+use crate::{policy::PeerPolicy, secret::StampSecret, shard::Shard};
 
 /// Port of the STUN and TURN service (RFC 8656 §18).
 pub const DEFAULT_LISTEN_PORT: u16 = 3478;
@@ -25,6 +26,8 @@ pub struct Config {
     pub listen_port: u16,
     /// Ports of allocations.
     pub ports: PortRange,
+    /// Which of them this server hands out, where several servers share the listen port.
+    pub shard: Shard,
     /// Which parts of TURN are served.
     pub profile: Profile,
     /// Which channel numbers clients may choose.
@@ -33,18 +36,24 @@ pub struct Config {
     pub realm: String,
     /// What passwords derive from; drawn from the seed when absent.
     pub stamp_secret: Option<StampSecret>,
+    /// The secret before, whose credentials are still valid.
+    pub previous_stamp_secret: Option<StampSecret>,
     /// Long-term users beside the derived ones: name → password.
     pub static_users: BTreeMap<String, String>,
     /// Allocations at the same time, e.g. what the limit of file descriptors allows.
     pub max_allocations: usize,
-    /// Allocations of one user name; the oldest makes room. 0 means any number.
+    /// Allocations of one user name. 0 means any number.
     pub allocations_per_username: usize,
+    /// What becomes of a user who asks for more.
+    pub quota: Quota,
     /// Refuse a valid user on somebody else's allocation (441) instead of handing it over.
     pub strict_username: bool,
     /// Ignore requests without USERNAME, which makes every challenge smaller than its request.
     pub challenge_only_with_username: bool,
     /// Unsigned refusals per second and source.
     pub refusals_per_second: u32,
+    /// Payload that one allocation may relay per second, both directions together; no limit if absent.
+    pub max_bytes_per_second: Option<NonZeroU64>,
     /// Whom clients may talk to.
     pub peer_policy: PeerPolicy,
 }
@@ -58,16 +67,20 @@ impl Config {
             bound_addresses: Vec::new(),
             listen_port: DEFAULT_LISTEN_PORT,
             ports: PortRange::default(),
+            shard: Shard::WHOLE,
             profile: Profile::Portal,
             channel_numbers: ChannelRange::Strict,
             realm: DEFAULT_REALM.to_owned(),
             stamp_secret: None,
+            previous_stamp_secret: None,
             static_users: BTreeMap::new(),
             max_allocations: usize::from(u16::MAX),
             allocations_per_username: 1,
+            quota: Quota::ReplaceOldest,
             strict_username: false,
             challenge_only_with_username: false,
             refusals_per_second: 20,
+            max_bytes_per_second: None,
             peer_policy: PeerPolicy::default(),
         }
     }
@@ -82,6 +95,15 @@ impl Config {
             ..Self::portal(public)
         }
     }
+}
+
+/// What becomes of a user who asks for more allocations than are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// The oldest one makes room: right for clients whose address has changed.
+    ReplaceOldest,
+    /// The request is refused (486). Every shard counts for itself.
+    Refuse,
 }
 
 /// Which parts of TURN are served.

@@ -38,6 +38,8 @@ pub struct Drops {
     pub oversized: u64,
     /// From source port 0, or from one of our own allocations.
     pub bad_source: u64,
+    /// Beyond what an allocation may relay per second.
+    pub over_limit: u64,
 }
 
 /// Method of a reply, as a label.
@@ -86,6 +88,25 @@ impl From<Method> for MessageType {
 }
 
 impl Counters {
+    /// Adds those of another server.
+    pub fn add(&mut self, other: &Self) {
+        self.relayed_packets += other.relayed_packets;
+        self.relayed_bytes += other.relayed_bytes;
+        self.hairpinned_bytes += other.hairpinned_bytes;
+        for (key, count) in &other.responses {
+            *self.responses.entry(*key).or_default() += count;
+        }
+        self.rate_limited += other.rate_limited;
+        self.policy_refusals += other.policy_refusals;
+        self.bind_failures += other.bind_failures;
+        self.drops.malformed += other.drops.malformed;
+        self.drops.no_channel += other.drops.no_channel;
+        self.drops.unknown_peer += other.drops.unknown_peer;
+        self.drops.oversized += other.drops.oversized;
+        self.drops.bad_source += other.drops.bad_source;
+        self.drops.over_limit += other.drops.over_limit;
+    }
+
     pub(crate) fn count_response(&mut self, method: Method, code: Option<u16>) {
         *self.responses.entry((method.into(), code)).or_default() += 1;
     }

@@ -10,6 +10,7 @@
 //! | [`config`] | settings, profiles |
 //! | [`policy`] | whom clients may talk to |
 //! | [`address`] | clients, peers and ports as types of their own |
+//! | [`shard`] | several servers behind one address |
 //! | `allocations`, `channels`, `ports`, `timers` | tables |
 //! | `nonce`, `secret`, `limit`, `hash` | what keeps strangers from guessing and flooding |
 #![deny(missing_docs)]
@@ -26,13 +27,15 @@ pub mod policy;
 mod ports;
 mod secret;
 pub mod server;
+pub mod shard;
 mod timers;
 
 pub use address::{AllocationPort, ClientSocket, PeerSocket, family_of};
 pub use channels::{CHANNEL_COOL_DOWN, CHANNEL_LIFETIME};
-pub use config::{Config, ConfigError, PortRange, Profile, PublicAddresses};
+pub use config::{Config, ConfigError, PortRange, Profile, PublicAddresses, Quota};
 pub use connlib_stun::Family;
 pub use counters::Counters;
 pub use policy::{PeerPolicy, PrivatePeers};
 pub use secret::{InvalidStampSecret, StampSecret};
 pub use server::{Command, Forwarder, Route, Server, Train};
+pub use shard::{Holder, Shard, Users};

@@ -1,4 +1,4 @@
-//! Token buckets per source, for replies that anybody can ask for (relay spec §6.1).
+//! Token buckets: per source, for replies that anybody can ask for (relay spec §6.1), and per allocation, for data.
 //!
 //! A table of fixed size: sources that collide share a budget, and a flood of forged sources costs no memory. An IPv4
 //! source counts by its address, an IPv6 source by its /64; ports never count.
@@ -6,6 +6,7 @@
 use std::{
     hash::BuildHasher as _,
     net::IpAddr,
+    num::NonZeroU64,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,33 @@ use crate::hash::SecretHash;
 const BUCKETS: usize = 4096;
 /// At most one log line per source in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time for which an allocation may save up data.
+const DATA_BURST: Duration = Duration::from_secs(1);
+
+/// What one allocation may still relay, both directions together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    /// When everything is saved up again.
+    full_at: Instant,
+}
+
+impl Budget {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { full_at: now }
+    }
+
+    /// Takes bytes out of a budget of `rate` bytes per second; whether there was any left.
+    pub(crate) fn take(&mut self, bytes: usize, rate: NonZeroU64, now: Instant) -> bool {
+        let owed = self.full_at.max(now);
+        if owed.saturating_duration_since(now) > DATA_BURST {
+            return false;
+        }
+        let nanos = bytes as u64 * 1_000_000_000 / rate;
+        self.full_at = owed + Duration::from_nanos(nanos);
+        true
+    }
+}
 
 /// Whether a reply may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +152,21 @@ mod tests {
         assert_eq!(allowed(&mut limiter, "2001:db8::1", 60, start), 60);
         assert_eq!(allowed(&mut limiter, "2001:db8::2", 60, start), 40);
         assert_eq!(allowed(&mut limiter, "2001:db8:0:1::2", 60, start), 60);
+    }
+
+    #[test]
+    fn data_is_limited_to_its_rate_and_a_burst() {
+        let start = Instant::now();
+        let rate = NonZeroU64::new(1_000_000).unwrap();
+        let mut budget = Budget::new(start);
+        let mut sent = 0;
+        for millisecond in 0..10_000 {
+            let now = start + Duration::from_millis(millisecond);
+            for _ in 0..10 {
+                sent += usize::from(budget.take(1000, rate, now)) * 1000;
+            }
+        }
+        assert!((10_990_000..=11_010_000).contains(&sent), "{sent}");
     }
 
     #[test]

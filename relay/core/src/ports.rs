@@ -2,7 +2,7 @@
 
 use rand::Rng;
 
-use crate::{address::AllocationPort, config::PortRange};
+use crate::{address::AllocationPort, config::PortRange, shard::Shard};
 
 /// A wish for the next port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,11 +21,11 @@ pub(crate) struct FreePorts {
 }
 
 impl FreePorts {
-    /// All ports of the range but the listen port.
-    pub(crate) fn new(range: &PortRange, listen_port: u16) -> Self {
+    /// All ports of the shard but the listen port.
+    pub(crate) fn new(range: &PortRange, shard: Shard, listen_port: u16) -> Self {
         let (even, odd) = range
             .iter()
-            .filter(|port| *port != listen_port)
+            .filter(|port| *port != listen_port && shard.owns(*port))
             .partition(|port| port.is_multiple_of(2));
         Self { even, odd }
     }
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn every_port_once_and_never_the_listen_port() {
         let mut rng = ChaCha20Rng::from_seed([0; 32]);
-        let mut ports = FreePorts::new(&PortRange::new(10, 19).unwrap(), 13);
+        let mut ports = FreePorts::new(&PortRange::new(10, 19).unwrap(), Shard::WHOLE, 13);
         let mut drawn = BTreeSet::new();
         while let Some(port) = ports.take(Parity::Any, &mut rng) {
             assert!(drawn.insert(port.get()));

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
     path::PathBuf,
     time::Duration,
 };
@@ -108,6 +109,15 @@ pub(crate) struct Cli {
     #[arg(long, env = "MAX_ALLOCATIONS", value_name = "NUMBER")]
     pub(crate) max_allocations: Option<usize>,
 
+    /// Threads that relay; one per processor if not given. Only Linux can use more than one.
+    #[arg(
+        long,
+        alias = "num-worker-threads",
+        env = "NUM_WORKER_THREADS",
+        value_name = "NUMBER"
+    )]
+    pub(crate) workers: Option<NonZeroU16>,
+
     /// Whether clients may talk to private networks: auto (if this relay is in one), allow, deny.
     #[arg(long, env = "PEER_POLICY", value_enum, default_value = "auto")]
     pub(crate) peer_policy: PrivatePeers,
@@ -147,7 +157,7 @@ pub(crate) struct Cli {
     #[arg(long, env = "DRAIN_TIMEOUT", default_value = "60s", value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(crate) drain_timeout: Duration,
 
-    /// Address of the health and metrics endpoint.
+    /// Address of the health endpoint.
     #[arg(
         long,
         env = "HEALTH_CHECK_ADDR",
@@ -155,6 +165,10 @@ pub(crate) struct Cli {
         value_name = "ADDRESS"
     )]
     pub(crate) health_check_addr: SocketAddr,
+
+    /// Address of the metrics endpoint; that of the health endpoint if not given.
+    #[arg(long, env = "METRICS_ADDR", value_name = "ADDRESS")]
+    pub(crate) metrics_addr: Option<SocketAddr>,
 
     /// Format of the log on stdout.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "human")]
@@ -171,10 +185,6 @@ pub(crate) struct Cli {
     /// Accepted for compatibility; this program sends no telemetry.
     #[arg(long, env = "FIREZONE_TELEMETRY", hide = true, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) telemetry: Option<String>,
-
-    /// Accepted for compatibility; one thread handles all datagrams.
-    #[arg(long, env = "NUM_WORKER_THREADS", hide = true)]
-    pub(crate) num_worker_threads: Option<u32>,
 }
 
 /// Commands beside serving.

@@ -1,8 +1,8 @@
 //! The relay: a STUN and TURN server for clients and gateways that cannot reach each other directly.
 //!
-//! Two threads. The *worker* owns the state machine of `relay-core` and all UDP sockets, and runs a batch of datagrams to
-//! completion at a time. The *control* thread talks to the portal, answers health checks and waits for signals; busy
-//! traffic must not starve heartbeats, and a slow portal must not delay traffic.
+//! *Workers*, one thread each, own a part of the clients: a state machine of `relay-core` and all UDP sockets for it. They
+//! run a batch of datagrams to completion at a time. The *control* thread talks to the portal, answers health checks and
+//! waits for signals; busy traffic must not starve heartbeats, and a slow portal must not delay traffic.
 #![deny(missing_docs)]
 
 mod cli;
@@ -13,7 +13,9 @@ mod portal;
 mod secret_file;
 mod service;
 mod shared;
+mod statistics;
 mod worker;
+mod workers;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -9,11 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use connlib_stun::ChannelRange;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use phoenix_channel::{FatalError, LoginUrl, driver::find_token};
-use rand::{Rng as _, SeedableRng as _};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use relay_core::{
-    Config, PeerPolicy, PortRange, PrivatePeers, PublicAddresses, Server, StampSecret,
+    Config, PeerPolicy, PortRange, PrivatePeers, PublicAddresses, Server, Shard, StampSecret,
 };
 use tokio::sync::oneshot;
 
@@ -23,13 +22,18 @@ use crate::{
     platform::{self, Signal, Signals},
     portal, secret_file,
     shared::Shared,
-    worker::{BindOptions, Handle, Order, Worker},
+    statistics,
+    worker::{BindOptions, Order},
+    workers::Workers,
 };
 
 /// Descriptors that are not for allocations: listen sockets, portal, health checks, files.
 const RESERVED_DESCRIPTORS: usize = 100;
 /// Time between looks whether the last allocation is gone.
-const EMPTY_POLL: Duration = Duration::from_secs(1);
+const EMPTY_POLL: Duration = Duration::from_millis(100);
+/// Ports that each worker should have at least. A client cannot choose its worker, so with few ports one might have none
+/// left while another has plenty.
+const PORTS_PER_WORKER: usize = 256;
 
 pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
     let _logging = connlib_logging::setup(&connlib_logging::Options {
@@ -58,56 +62,59 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
         listen_port: config.listen_port,
         offload: !cli.no_offload,
     };
-    let unix_now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-    let server = Server::new(config, seed(&cli)?, Instant::now(), unix_now)?;
+    let servers = servers(&cli, &config)?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("control")
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(&cli, server, options, login));
+    let result = runtime.block_on(serve(&cli, servers, options, login));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
 
+/// One per worker, all with the same secret.
+fn servers(cli: &Cli, config: &Config) -> Result<Vec<Server>> {
+    let count = workers(cli, config)?;
+    let unix_now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let mut rng = StdRng::from_seed(seed(cli)?);
+    let secret = StampSecret::random(&mut rng);
+    let servers = (0..count).map(|index| {
+        let shard = Shard::new(index, count).context("no such worker")?;
+        let config = Config {
+            shard,
+            max_allocations: shard.part_of(config.max_allocations),
+            stamp_secret: Some(config.stamp_secret.clone().unwrap_or(secret.clone())),
+            ..config.clone()
+        };
+        Ok(Server::new(config, rng.random(), Instant::now(), unix_now)?)
+    });
+    servers.collect()
+}
+
 async fn serve(
     cli: &Cli,
-    server: Server,
+    servers: Vec<Server>,
     options: BindOptions,
     login: Option<LoginUrl>,
 ) -> Result<()> {
     let mut signals = Signals::new()?;
-    let shared = Shared::new();
-    let secret = server.stamp_secret().clone();
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let metrics = recorder.handle();
-    let (worker, handle) = Worker::new(server, options, Arc::clone(&shared), recorder)?;
-    health::serve(cli.health_check_addr, Arc::clone(&shared), metrics).await?;
-    let (ended, worker_ended) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("relay-worker".to_owned())
-        .spawn(move || ended.send(worker.run()))
-        .context("cannot start the worker")?;
-    let worker_ended = async {
-        worker_ended
-            .await
-            .unwrap_or_else(|_| Err(anyhow!("the worker crashed")))
-    };
+    let shared = Shared::new(servers.len());
+    let secret = servers.first().map(Server::stamp_secret).cloned();
+    let secret = secret.context("there is no worker")?;
+    let workers = Workers::start(servers, options, &shared)?;
+    health::serve(cli, &shared).await?;
+    tokio::spawn(statistics::log_regularly(Arc::clone(&shared)));
     let (leave, left) = oneshot::channel();
     let portal = attend_portal(login, secret, Arc::clone(&shared), left);
-    supervise(
-        worker_ended,
-        portal,
-        &mut signals,
-        Control {
-            handle,
-            shared,
-            leave,
-            drain_timeout: cli.drain_timeout,
-        },
-    )
-    .await
+    let control = Control {
+        workers,
+        shared,
+        leave,
+        drain_timeout: cli.drain_timeout,
+    };
+    supervise(control, portal, &mut signals).await
 }
 
 /// Stays with the portal, if there is one; ends only with an error that no retry mends.
@@ -131,27 +138,25 @@ async fn attend_portal(
 
 /// What supervision acts through.
 struct Control {
-    handle: Handle,
+    workers: Workers,
     shared: Arc<Shared>,
     leave: oneshot::Sender<()>,
     drain_timeout: Duration,
 }
 
-/// Waits for whatever ends the program: a signal, the portal's final word, or the worker.
+/// Waits for whatever ends the program: a signal, the portal's final word, or a worker.
 async fn supervise(
-    worker_ended: impl Future<Output = Result<()>>,
+    mut control: Control,
     portal: impl Future<Output = FatalError>,
     signals: &mut Signals,
-    control: Control,
 ) -> Result<()> {
-    tokio::pin!(worker_ended, portal);
+    tokio::pin!(portal);
     tokio::select! {
-        result = &mut worker_ended => return result.and(Err(anyhow!("the worker ended"))),
-        error = &mut portal => return outlive_portal(error, &mut worker_ended, signals, &control.shared).await,
+        result = control.workers.ended() => return result.and(Err(anyhow!("a worker ended"))),
+        error = &mut portal => return outlive_portal(error, control, signals).await,
         signal = signals.next() => {
             if signal == Signal::Interrupt || control.drain_timeout.is_zero() {
-                control.handle.give(Order::Stop);
-                return worker_ended.await;
+                return control.workers.stop().await;
             }
         }
     }
@@ -161,40 +166,51 @@ async fn supervise(
         "Draining; a second signal ends it"
     );
     control.shared.set_draining();
-    control.handle.give(Order::Drain);
+    control.workers.give(Order::Drain);
     // The portal sends no new clients once its session has ended.
     let _ = control.leave.send(());
+    let shared = Arc::clone(&control.shared);
     tokio::select! {
-        result = &mut worker_ended => return result,
-        _ = &mut portal => {}
+        result = control.workers.ended() => return result.and(Err(anyhow!("a worker ended"))),
+        // The session has to be driven to its end; however it ends, the clients are served.
+        () = async { portal.await; std::future::pending().await } => {}
+        () = emptied(&shared) => {}
         () = tokio::time::sleep(control.drain_timeout) => {
             tracing::info!(allocations = control.shared.allocations(), "Drain time is over");
         }
         _ = signals.next() => {}
     }
-    control.handle.give(Order::Stop);
-    worker_ended.await
+    control.workers.stop().await
+}
+
+/// The last allocation is gone.
+async fn emptied(shared: &Shared) {
+    loop {
+        tokio::time::sleep(EMPTY_POLL).await;
+        if shared.allocations() == 0 {
+            return;
+        }
+    }
 }
 
 /// The portal does not want this relay any more, but its clients still do: serve them to the end.
 async fn outlive_portal(
     error: FatalError,
-    worker_ended: &mut (impl Future<Output = Result<()>> + Unpin),
+    mut control: Control,
     signals: &mut Signals,
-    shared: &Shared,
 ) -> Result<()> {
     let error = anyhow!("the portal session ended: {error}");
-    if shared.allocations() > 0 {
-        tracing::error!(%error, allocations = shared.allocations(), "Serving the allocations that exist");
-    }
-    while shared.allocations() > 0 {
+    let allocations = control.shared.allocations();
+    if allocations > 0 {
+        tracing::error!(%error, allocations, "Serving the allocations that exist");
+        let shared = Arc::clone(&control.shared);
         tokio::select! {
-            result = &mut *worker_ended => return result.and(Err(error)),
-            _ = signals.next() => return Err(error),
-            () = tokio::time::sleep(EMPTY_POLL) => {}
+            result = control.workers.ended() => return result.and(Err(error)),
+            _ = signals.next() => {}
+            () = emptied(&shared) => {}
         }
     }
-    Err(error)
+    control.workers.stop().await.and(Err(error))
 }
 
 /// What the program needs, from what was typed.
@@ -275,6 +291,22 @@ fn max_allocations(cli: &Cli, config: &Config) -> usize {
     wanted.min(possible)
 }
 
+/// As many workers as asked for, or as there are processors; every one of them must have ports.
+fn workers(cli: &Cli, config: &Config) -> Result<u16> {
+    let pairs = usize::from(cli.highest_port / 2 - cli.lowest_port / 2) + 1;
+    let count = match cli.workers {
+        Some(wish) if usize::from(wish.get()) > pairs => {
+            bail!("--workers {wish}: the port range has ports for at most {pairs}")
+        }
+        Some(wish) => wish.get().into(),
+        None => {
+            let processors = std::thread::available_parallelism().map_or(1, usize::from);
+            processors.min(config.ports.iter().count() / PORTS_PER_WORKER)
+        }
+    };
+    Ok(u16::try_from(count.clamp(1, platform::max_workers()))?)
+}
+
 /// Seeds everything, the stamp secret included. A chosen seed makes all credentials predictable.
 fn seed(cli: &Cli) -> Result<[u8; 32]> {
     let Some(seed) = cli.rng_seed else {
@@ -288,7 +320,7 @@ fn seed(cli: &Cli) -> Result<[u8; 32]> {
         );
     }
     tracing::warn!("--rng-seed makes all credentials predictable");
-    Ok(rand::rngs::StdRng::seed_from_u64(seed).random())
+    Ok(StdRng::seed_from_u64(seed).random())
 }
 
 #[cfg(test)]

@@ -1,54 +1,92 @@
-//! What worker and control thread know of each other.
+//! What workers and control thread know of each other.
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use crate::statistics::Statistics;
+
 /// A worker that has not shown itself for this long is stuck.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// State for health checks: written by its owner, read by whoever asks.
+/// State for health checks and metrics: written by its owner, read by whoever asks.
 #[derive(Debug)]
 pub(crate) struct Shared {
     started: Instant,
-    /// Milliseconds since the start.
-    last_tick: AtomicU64,
-    allocations: AtomicUsize,
+    workers: Box<[Slot]>,
     is_joined: AtomicBool,
     is_draining: AtomicBool,
 }
 
+/// What one worker tells; on cache lines of its own, so that workers do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot {
+    /// Milliseconds since the start.
+    last_tick: AtomicU64,
+    allocations: AtomicUsize,
+    /// Written once a second, so nobody waits long.
+    statistics: Mutex<Statistics>,
+}
+
 impl Shared {
-    pub(crate) fn new() -> Arc<Self> {
+    pub(crate) fn new(workers: usize) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
-            last_tick: AtomicU64::new(0),
-            allocations: AtomicUsize::new(0),
+            workers: (0..workers).map(|_| Slot::default()).collect(),
             is_joined: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
         })
     }
 
-    /// The worker shows that it runs.
-    pub(crate) fn tick(&self, allocations: usize, now: Instant) {
+    /// A worker shows that it runs.
+    pub(crate) fn tick(&self, worker: usize, now: Instant) {
         let elapsed = now.saturating_duration_since(self.started).as_millis();
         let elapsed = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        self.last_tick.store(elapsed, Ordering::Relaxed);
-        self.allocations.store(allocations, Ordering::Relaxed);
+        self.workers[worker]
+            .last_tick
+            .store(elapsed, Ordering::Relaxed);
     }
 
-    /// Whether the worker runs.
+    pub(crate) fn set_allocations(&self, worker: usize, allocations: usize) {
+        let slot = &self.workers[worker];
+        slot.allocations.store(allocations, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_statistics(&self, worker: usize, statistics: Statistics) {
+        let slot = &self.workers[worker].statistics;
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = statistics;
+    }
+
+    /// Whether all workers run.
     pub(crate) fn is_alive(&self) -> bool {
-        let last = Duration::from_millis(self.last_tick.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(last) < STUCK_AFTER
+        let elapsed = self.started.elapsed();
+        self.workers.iter().all(|worker| {
+            let last = Duration::from_millis(worker.last_tick.load(Ordering::Relaxed));
+            elapsed.saturating_sub(last) < STUCK_AFTER
+        })
     }
 
+    /// Of all workers.
     pub(crate) fn allocations(&self) -> usize {
-        self.allocations.load(Ordering::Relaxed)
+        let workers = self.workers.iter();
+        workers
+            .map(|worker| worker.allocations.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Of all workers.
+    pub(crate) fn statistics(&self) -> Statistics {
+        let mut sum = Statistics::default();
+        for worker in &self.workers {
+            let slot = worker.statistics.lock();
+            sum.add(&slot.unwrap_or_else(PoisonError::into_inner));
+        }
+        sum
     }
 
     /// Joined the portal, or needs none.
@@ -73,7 +111,7 @@ mod tests {
     // relay C-50
     #[test]
     fn relay_50_ready_exactly_while_joined_and_not_draining() {
-        let shared = Shared::new();
+        let shared = Shared::new(1);
         assert!(!shared.is_ready() && shared.is_alive());
         shared.set_joined(true);
         assert!(shared.is_ready());
@@ -82,5 +120,13 @@ mod tests {
         shared.set_joined(true);
         shared.set_draining();
         assert!(!shared.is_ready());
+    }
+
+    #[test]
+    fn allocations_of_all_workers_count() {
+        let shared = Shared::new(2);
+        shared.set_allocations(0, 3);
+        shared.set_allocations(1, 4);
+        assert_eq!(shared.allocations(), 7);
     }
 }

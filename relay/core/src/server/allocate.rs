@@ -13,6 +13,8 @@ use connlib_stun::{
 use crate::{
     address::{AllocationPort, ClientSocket},
     allocations::{Allocation, Families},
+    config::Quota,
+    limit::Budget,
     ports::Parity,
     server::{
         Admission, Command, Server,
@@ -118,6 +120,7 @@ impl Server {
         check_transport(&allocate)?;
         let parity = parity(&allocate)?;
         let (families, missing) = self.choose_families(&allocate)?;
+        self.check_quota(&user)?;
         self.check_capacity()?;
         let lifetime = match allocate.lifetime {
             None | Some(0) => DEFAULT_LIFETIME,
@@ -142,6 +145,16 @@ impl Server {
             refused_ports: Vec::new(),
         };
         Ok(Plan::Bind(Box::new((client, pending))))
+    }
+
+    fn check_quota(&self, user: &User) -> Result<(), ErrorResponse> {
+        let limit = self.config.allocations_per_username;
+        let is_full = self.config.quota == Quota::Refuse
+            && self.allocations.oldest_beyond(&user.name, limit).is_some();
+        match is_full {
+            true => Err(ErrorResponse::new(ErrorCode::QUOTA_REACHED)),
+            false => Ok(()),
+        }
     }
 
     fn check_capacity(&self) -> Result<(), ErrorResponse> {
@@ -270,10 +283,13 @@ impl Server {
             expires_at,
             channels: Default::default(),
             permissions: Default::default(),
+            budget: Budget::new(now),
         };
         tracing::info!(%port, ?families, ?lifetime, "Allocation created");
         tracing::debug!(%client, %port, software, "Allocation created for client");
         let success = self.success(client, &allocation, lifetime);
+        let username = allocation.username.clone();
+        self.announce(Command::UserGained { username, client });
         self.allocations.insert(client, allocation);
         self.timers.arm(Timer::Allocation(client), expires_at);
         self.answer_allocate(client, transaction_id, Ok(success), &key);

@@ -11,7 +11,7 @@ use connlib_stun::{
     AuthAttributes, Envelope, ErrorCode, ErrorResponse, Integrity, Key, RelayUsername,
 };
 
-use crate::{address::ClientSocket, server::Server};
+use crate::{address::ClientSocket, secret::StampSecret, server::Server};
 
 /// An authenticated user.
 #[derive(Debug)]
@@ -48,10 +48,7 @@ impl Server {
         client: ClientSocket,
         now: Instant,
     ) -> Result<User, Box<Refusal>> {
-        let claim = auth.username.as_deref().and_then(|name| self.claim(name));
-        let is_authentic = claim
-            .as_ref()
-            .is_some_and(|claim| envelope.verify_integrity(&claim.key) == Integrity::Valid);
+        let (claim, is_authentic) = self.verify(envelope, auth.username.as_deref());
         let unix_now = self.clock.now(now);
         let refused = match (&auth.username, &auth.nonce, &claim) {
             _ if !envelope.has_integrity() => Some(ErrorCode::UNAUTHORIZED),
@@ -83,9 +80,24 @@ impl Server {
         }
     }
 
+    /// What the user name stands for, and whether the request is signed accordingly. A key of the previous secret counts
+    /// only if it fits; refusals are signed with the present one otherwise.
+    fn verify(&self, envelope: &Envelope<'_>, name: Option<&str>) -> (Option<Claim>, bool) {
+        let fits = |claim: &Claim| envelope.verify_integrity(&claim.key) == Integrity::Valid;
+        let present = name.and_then(|name| self.claim(name, &self.stamp_secret));
+        if present.as_ref().is_some_and(fits) {
+            return (present, true);
+        }
+        let previous = self.config.previous_stamp_secret.as_ref();
+        match previous.and_then(|secret| self.claim(name?, secret)) {
+            Some(previous) if fits(&previous) => (Some(previous), true),
+            Some(_) | None => (present, false),
+        }
+    }
+
     /// The key that a well-formed user name calls for. Unknown and wrong users cannot be told apart: every well-formed
     /// name has a key.
-    fn claim(&self, name: &str) -> Option<Claim> {
+    fn claim(&self, name: &str, secret: &StampSecret) -> Option<Claim> {
         let realm = &self.config.realm;
         if let Some(password) = self.config.static_users.get(name) {
             return Some(Claim {
@@ -94,7 +106,7 @@ impl Server {
             });
         }
         let user = RelayUsername::parse(name).ok()?;
-        let password = user.password(self.stamp_secret.expose());
+        let password = user.password(secret.expose());
         Some(Claim {
             key: Key::long_term(name, realm, &password),
             expiry: Some(user.expiry),

@@ -3,7 +3,7 @@
 //! The unit is what one receive call delivers: several datagrams of one sender, all but the last of one size. The tables
 //! are asked once per train and channel, not once per datagram; nothing is allocated or copied here.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, num::NonZeroU64, time::Instant};
 
 use connlib_cover::cover;
 use connlib_stun::{
@@ -14,6 +14,7 @@ use connlib_stun::{
 
 use crate::{
     address::{AllocationPort, ClientSocket, PeerSocket, family_of},
+    limit::Budget,
     server::Server,
 };
 
@@ -75,6 +76,13 @@ pub enum Route {
         /// Channel for [`channel::encode_header`].
         number: ChannelNumber,
     },
+    /// As it is, to the shard that owns the port: into its [`Server::handle_peer_input`], coming from `from`.
+    ToSibling {
+        /// The allocation that it is for.
+        port: AllocationPort,
+        /// The relayed address that it comes from.
+        from: PeerSocket,
+    },
 }
 
 /// Takes what is to be sent on; implemented over the send queues, or over a list in tests.
@@ -89,6 +97,16 @@ struct Tally {
     packets: u64,
     bytes: u64,
     hairpinned: u64,
+    over_limit: u64,
+    limit: Option<Limit>,
+}
+
+/// What the train's allocation may relay.
+struct Limit {
+    client: ClientSocket,
+    budget: Budget,
+    rate: NonZeroU64,
+    now: Instant,
 }
 
 impl Server {
@@ -108,7 +126,7 @@ impl Server {
             return;
         }
         let client = ClientSocket::new(from);
-        let mut tally = Tally::default();
+        let mut tally = self.tally(client, now);
         let mut current = None;
         for datagram in train.datagrams() {
             match classify(datagram, self.config.channel_numbers) {
@@ -142,10 +160,13 @@ impl Server {
             return;
         };
         let route = Route::ToClient { client, number };
-        let mut tally = Tally::default();
+        let mut tally = self.tally(client, now);
         for payload in train.datagrams() {
             if payload.len() > max_framed(client) {
                 self.counters.drops.oversized += 1;
+                continue;
+            }
+            if !tally.admits(payload) {
                 continue;
             }
             cover!("relay/channel-data-from-peer");
@@ -182,14 +203,22 @@ impl Server {
                 route
             }
         };
+        if !tally.admits(data.payload) {
+            return;
+        }
         cover!("relay/channel-data-from-client");
         cover!("relay/family-translated" if matches!(
             route,
             Route::ToPeer { peer, .. } if peer.family() != family_of(client.ip())
         ));
-        tally.count(data.payload);
-        if let Route::ToClient { .. } = route {
-            tally.hairpinned += data.payload.len() as u64;
+        match route {
+            Route::ToPeer { .. } => tally.count(data.payload),
+            Route::ToClient { .. } => {
+                tally.count(data.payload);
+                tally.hairpinned += data.payload.len() as u64;
+            }
+            // Counted as relayed by whoever delivers it.
+            Route::ToSibling { .. } => tally.hairpinned += data.payload.len() as u64,
         }
         out.forward(route, data.payload);
     }
@@ -203,14 +232,46 @@ impl Server {
         if !own.is_allocation(peer.address()) {
             return Some(Route::ToPeer { port, peer });
         }
-        let relayed = own.relayed(peer.family(), port.get())?;
-        let (client, number) = self
-            .channels
-            .of_peer(AllocationPort::new(peer.port()), PeerSocket::new(relayed))?;
+        let from = PeerSocket::new(own.relayed(peer.family(), port.get())?);
+        let port = AllocationPort::new(peer.port());
+        if !self.config.shard.owns(peer.port()) {
+            return Some(Route::ToSibling { port, from });
+        }
+        let (client, number) = self.channels.of_peer(port, from)?;
         Some(Route::ToClient { client, number })
     }
 
+    fn tally(&self, client: ClientSocket, now: Instant) -> Tally {
+        let limit = self.config.max_bytes_per_second.and_then(|rate| {
+            let budget = self.allocations.get(client)?.budget;
+            Some(Limit {
+                client,
+                budget,
+                rate,
+                now,
+            })
+        });
+        Tally {
+            limit,
+            ..Tally::default()
+        }
+    }
+
+    /// Whether a datagram outside channels is within what its allocation may relay.
+    pub(super) fn admits(&mut self, client: ClientSocket, payload: &[u8], now: Instant) -> bool {
+        let mut tally = self.tally(client, now);
+        let admits = tally.admits(payload);
+        self.add(tally);
+        admits
+    }
+
     fn add(&mut self, tally: Tally) {
+        if let Some(limit) = tally.limit
+            && let Some(allocation) = self.allocations.get_mut(limit.client)
+        {
+            allocation.budget = limit.budget;
+        }
+        self.counters.drops.over_limit += tally.over_limit;
         self.counters.relayed_packets += tally.packets;
         self.counters.relayed_bytes += tally.bytes;
         self.counters.hairpinned_bytes += tally.hairpinned;
@@ -218,6 +279,16 @@ impl Server {
 }
 
 impl Tally {
+    #[inline]
+    fn admits(&mut self, payload: &[u8]) -> bool {
+        let Some(limit) = &mut self.limit else {
+            return true;
+        };
+        let admits = limit.budget.take(payload.len(), limit.rate, limit.now);
+        self.over_limit += u64::from(!admits);
+        admits
+    }
+
     #[inline]
     fn count(&mut self, payload: &[u8]) {
         self.packets += 1;

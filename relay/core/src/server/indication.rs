@@ -36,6 +36,9 @@ impl Server {
             return;
         };
         let data = envelope.attribute(attribute::DATA).unwrap_or_default();
+        if !self.admits(client, data, now) {
+            return;
+        }
         self.forward_send(port, peer, data, now, out);
     }
 
@@ -51,6 +54,9 @@ impl Server {
         match client.filter(|client| self.permitted_port(*client, peer, now).is_some()) {
             Some(client) => {
                 for payload in train.datagrams() {
+                    if !self.admits(client, payload, now) {
+                        continue;
+                    }
                     self.indicate(client, peer, payload);
                 }
             }
@@ -90,9 +96,14 @@ impl Server {
             return;
         }
         if let Some(relayed) = self.policy.own().relayed(peer.family(), port.get()) {
-            let other = AllocationPort::new(peer.port());
+            let port = AllocationPort::new(peer.port());
             self.counters.hairpinned_bytes += data.len() as u64;
-            self.handle_peer_input(other, relayed, Train::single(data), now, out);
+            if self.config.shard.owns(peer.port()) {
+                self.handle_peer_input(port, relayed, Train::single(data), now, out);
+            } else {
+                let from = PeerSocket::new(relayed);
+                out.forward(Route::ToSibling { port, from }, data);
+            }
         }
     }
 

@@ -81,6 +81,20 @@ pub enum Command {
         /// The family of the socket.
         family: Family,
     },
+    /// For [`crate::Users`], which counts over all shards; what it wants removed goes to [`Server::evict`] of its shard.
+    UserGained {
+        /// Who.
+        username: String,
+        /// Whose socket the new allocation is for.
+        client: ClientSocket,
+    },
+    /// The opposite.
+    UserLost {
+        /// Who.
+        username: String,
+        /// Whose socket the allocation was for.
+        client: ClientSocket,
+    },
 }
 
 /// A STUN and TURN server without sockets and clock. The loop that drives it:
@@ -165,6 +179,15 @@ impl Server {
         rng.fill_bytes(&mut nonce_key);
         let hash = SecretHash::draw(&mut rng);
         let refusals = config.refusals_per_second;
+        let part = |limit: u32| {
+            let part = config.shard.part_of(limit as usize);
+            u32::try_from(part).unwrap_or(u32::MAX)
+        };
+        let limiter = |rate, burst, hash| RateLimiter::new(part(rate), part(burst), hash, now);
+        let (refusals, bindings) = (
+            limiter(refusals, REFUSAL_BURST, hash.clone()),
+            limiter(BINDINGS_PER_SECOND, BINDING_BURST, hash.clone()),
+        );
         Ok(Self {
             policy: Policy::new(&config),
             stamp_secret: config.stamp_secret.clone().unwrap_or(drawn),
@@ -176,11 +199,11 @@ impl Server {
             allocations: Allocations::new(&hash),
             pending: BTreeMap::new(),
             channels: Channels::new(&hash),
-            ports: FreePorts::new(&config.ports, config.listen_port),
+            ports: FreePorts::new(&config.ports, config.shard, config.listen_port),
             timers: Timers::default(),
             deletions: VecDeque::new(),
-            refusals: RateLimiter::new(refusals, REFUSAL_BURST, hash.clone(), now),
-            bindings: RateLimiter::new(BINDINGS_PER_SECOND, BINDING_BURST, hash, now),
+            refusals,
+            bindings,
             admission: Admission::Open,
             commands: VecDeque::new(),
             counters: Counters::default(),
@@ -268,6 +291,22 @@ impl Server {
         }
     }
 
+    /// Removes an allocation because its user has newer ones at other shards; without effect if it is not the user's any
+    /// more.
+    pub fn evict(&mut self, username: &str, client: ClientSocket) {
+        let owner = self.allocations.get(client).map(|it| it.username.as_str());
+        if owner == Some(username) {
+            self.delete_allocation(client, "replaced");
+        }
+    }
+
+    /// Tells siblings what they need for the rule of so many allocations per user.
+    fn announce(&mut self, command: Command) {
+        if self.config.shard.has_siblings() && self.config.allocations_per_username > 0 {
+            self.commands.push_back(command);
+        }
+    }
+
     /// Removes an allocation with all that belongs to it.
     fn delete_allocation(&mut self, client: ClientSocket, reason: &'static str) {
         let Some(allocation) = self.allocations.remove(client) else {
@@ -276,6 +315,7 @@ impl Server {
         let Allocation {
             port,
             families,
+            username,
             expires_at,
             channels,
             ..
@@ -291,6 +331,7 @@ impl Server {
             self.commands
                 .push_back(Command::FreeAllocation { port, family });
         }
+        self.announce(Command::UserLost { username, client });
         tracing::info!(%port, reason, "Allocation freed");
     }
 

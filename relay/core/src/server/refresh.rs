@@ -7,7 +7,7 @@ use connlib_stun::{ErrorCode, ErrorResponse, Refresh, Success, TransactionId};
 use crate::{
     address::ClientSocket,
     server::{
-        Server,
+        Command, Server,
         allocate::{DEFAULT_LIFETIME, grant, seconds},
         auth::User,
         request::Answer,
@@ -70,7 +70,11 @@ impl Server {
         user: &User,
         now: Instant,
     ) -> Success {
-        self.allocations.set_owner(client, &user.name);
+        if let Some(username) = self.allocations.set_owner(client, &user.name) {
+            self.announce(Command::UserLost { username, client });
+            let username = user.name.clone();
+            self.announce(Command::UserGained { username, client });
+        }
         if let Some(allocation) = self.allocations.get_mut(client) {
             let timer = Timer::Allocation(client);
             self.timers.disarm(timer, allocation.expires_at);

@@ -4,14 +4,16 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Signals, granted_buffer, host_name, owner_only, raise_descriptor_limit, reset_path_mtu,
+    Signals, granted_buffer, host_name, max_workers, no_timestamps, owner_only,
+    raise_descriptor_limit, receive_overruns, reset_path_mtu, share_port, sleep_precisely,
 };
 
 #[cfg(not(unix))]
 mod other;
 #[cfg(not(unix))]
 pub(crate) use other::{
-    Signals, granted_buffer, host_name, owner_only, raise_descriptor_limit, reset_path_mtu,
+    Signals, granted_buffer, host_name, max_workers, no_timestamps, owner_only,
+    raise_descriptor_limit, receive_overruns, reset_path_mtu, share_port, sleep_precisely,
 };
 
 /// What somebody outside wants.

@@ -35,6 +35,23 @@ pub(crate) fn reset_path_mtu<T>(_: &T, _: bool) -> io::Result<()> {
     Ok(())
 }
 
+pub(crate) fn no_timestamps<T>(_: &T) {}
+
+pub(crate) fn receive_overruns<T>(_: &T) -> Option<u64> {
+    None
+}
+
+/// The system does not spread datagrams over sockets that share a port.
+pub(crate) fn max_workers() -> usize {
+    1
+}
+
+pub(crate) fn share_port<T>(_: &T) -> io::Result<()> {
+    Ok(())
+}
+
+pub(crate) fn sleep_precisely() {}
+
 pub(crate) fn granted_buffer(reported: usize) -> usize {
     reported
 }

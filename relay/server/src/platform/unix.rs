@@ -50,6 +50,14 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     usize::try_from(limit).ok()
 }
 
+/// Lets short sleeps of this thread end on time: by default the system rounds them up by as much as they last.
+pub(crate) fn sleep_precisely() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_timerslack(1) {
+        tracing::debug!(%error, "Short sleeps take longer");
+    }
+}
+
 /// The buffer that was granted, from what the system reports: Linux counts its own book-keeping too (socket(7)).
 pub(crate) fn granted_buffer(reported: usize) -> usize {
     match cfg!(target_os = "linux") {
@@ -62,18 +70,92 @@ pub(crate) fn granted_buffer(reported: usize) -> usize {
 /// on what it gets.
 #[cfg(target_os = "linux")]
 pub(crate) fn reset_path_mtu(socket: &impl AsRawFd, is_v6: bool) -> io::Result<()> {
-    let (level, name, value) = match is_v6 {
-        false => (
+    match is_v6 {
+        false => set_option(
+            socket,
             libc::IPPROTO_IP,
             libc::IP_MTU_DISCOVER,
             libc::IP_PMTUDISC_WANT,
         ),
-        true => (
+        true => set_option(
+            socket,
             libc::IPPROTO_IPV6,
             libc::IPV6_MTU_DISCOVER,
             libc::IPV6_PMTUDISC_WANT,
         ),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn reset_path_mtu(_: &impl AsRawFd, _: bool) -> io::Result<()> {
+    Ok(())
+}
+
+/// The batching library has every datagram stamped with a time and its destination, which nobody reads here; a system
+/// that insists on that is a little slower.
+#[cfg(target_os = "linux")]
+pub(crate) fn no_timestamps(socket: &impl AsRawFd) {
+    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0);
+    let _ = set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 0);
+    let _ = set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 0);
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn no_timestamps(_: &impl AsRawFd) {}
+
+/// Lets other sockets of this user be bound to the same port; the kernel spreads senders over them by their addresses.
+#[cfg(target_os = "linux")]
+pub(crate) fn share_port(socket: &impl AsRawFd) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn share_port(_: &impl AsRawFd) -> io::Result<()> {
+    Ok(())
+}
+
+/// Workers that can share a port: elsewhere the system gives all datagrams to one of the sockets.
+pub(crate) fn max_workers() -> usize {
+    match cfg!(target_os = "linux") {
+        true => usize::from(u16::MAX),
+        false => 1,
+    }
+}
+
+/// Datagrams that the kernel had no room for, since the socket was made.
+#[cfg(target_os = "linux")]
+pub(crate) fn receive_overruns(socket: &impl AsRawFd) -> Option<u64> {
+    /// From the kernel's `linux/sock_diag.h`: the number of values, and the place of the drops.
+    const SK_MEMINFO_VARS: usize = 9;
+    const SK_MEMINFO_DROPS: usize = 8;
+    let mut values = [0_u32; SK_MEMINFO_VARS];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; the kernel writes at most `length` bytes to `values`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
     };
+    let is_complete = length as usize == size_of_val(&values);
+    (result == 0 && is_complete).then(|| u64::from(values[SK_MEMINFO_DROPS]))
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn receive_overruns(_: &impl AsRawFd) -> Option<u64> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+fn set_option(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed, and the value is an int that outlives the call.
     let result = unsafe {
@@ -89,9 +171,4 @@ pub(crate) fn reset_path_mtu(socket: &impl AsRawFd, is_v6: bool) -> io::Result<(
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn reset_path_mtu(_: &impl AsRawFd, _: bool) -> io::Result<()> {
-    Ok(())
 }

@@ -11,6 +11,7 @@ use quinn_udp::EcnCodepoint;
 use relay_core::{Family, Forwarder, Route, family_of};
 
 use super::{
+    siblings::Siblings,
     socket::Batch,
     sockets::{SocketId, Sockets},
 };
@@ -54,6 +55,7 @@ struct Key {
 pub(crate) struct Outgoing<'a> {
     pub(crate) egress: &'a mut Egress,
     pub(crate) sockets: &'a mut Sockets,
+    pub(crate) siblings: &'a mut Siblings,
 }
 
 impl Forwarder for Outgoing<'_> {
@@ -74,6 +76,9 @@ impl Forwarder for Outgoing<'_> {
                 let header = channel::encode_header(number, length);
                 self.egress
                     .push(Key { socket, to, ecn }, &header, payload, self.sockets);
+            }
+            Route::ToSibling { port, from } => {
+                self.siblings.pack(port, from, self.egress.ecn, payload);
             }
         }
     }

@@ -1,61 +1,61 @@
-//! The worker: one thread that owns the state machine and all UDP sockets (relay spec §4.3, stage 1).
+//! The workers: threads that each own a part of the clients, their sockets and the state machine for them (relay spec
+//! §4.3, stages 1 to 3).
 //!
-//! Receive a batch, decide, send a batch; no lock, queue or task switch on the way. Portal and health checks live on
-//! another thread and reach this one through [`Handle`].
+//! Receive a batch, decide, send a batch; no lock, queue or task switch on the way. Every worker has a socket of its own
+//! on the listen port, and the kernel gives a client's datagrams always to the same one. Portal and health checks live on
+//! another thread and reach the workers through [`Handle`].
 
+mod buffers;
 mod egress;
+mod pace;
 mod ready;
-mod report;
+mod siblings;
 mod socket;
 mod sockets;
 
 use std::{
-    io::{self, IoSliceMut},
+    io,
     net::SocketAddr,
     sync::{Arc, mpsc},
     time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
-use metrics_exporter_prometheus::PrometheusRecorder;
 use mio::{Events, Poll, Token, Waker};
-use quinn_udp::RecvMeta;
 use relay_core::{Command, Server, Train};
 
-use crate::shared::Shared;
+use crate::{platform, shared::Shared, statistics::Statistics};
+use buffers::Buffers;
 use egress::{Egress, Outgoing, listen_socket};
+use pace::Pace;
 use ready::Ready;
-use report::Reporter;
-use socket::Batch;
+use siblings::{Inbox, Parcel, Siblings};
+use socket::{Batch, SendCounters};
 pub(crate) use sockets::BindOptions;
 use sockets::{SocketId, Sockets};
 
-/// Buffers per receive call. Batches pay off where many senders meet, at the listen port.
-const BUFFERS: usize = 16;
-/// Size of a buffer: the most that the kernel joins.
-const BUFFER_BYTES: usize = 64 * 1024;
 /// Receive calls of one socket before others have their turn.
 const TURN_CALLS: usize = 2;
 /// Turns between looks at the poll, so that sockets which become readable do not wait long.
 const TURNS_PER_POLL: usize = 64;
 /// Events per look at the poll.
 const EVENTS: usize = 1024;
-/// The worker shows itself at least this often.
-const TICK: Duration = Duration::from_secs(5);
+/// The worker shows itself, publishes what it counted and looks at the wall clock this often.
+const TICK: Duration = Duration::from_secs(1);
 /// Token of the waker; behind all sockets' tokens.
 const WAKER: Token = Token(1 << 17);
 
 /// What the control thread wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// No new allocations; end when the last one is gone.
+    /// No new allocations.
     Drain,
     /// End at once.
     Stop,
 }
 
-/// Reaches the worker from other threads.
-#[derive(Clone)]
+/// Reaches a worker from other threads.
+#[derive(Debug, Clone)]
 pub(crate) struct Handle {
     orders: mpsc::Sender<Order>,
     waker: Arc<Waker>,
@@ -67,90 +67,139 @@ impl Handle {
         if self.orders.send(order).is_ok()
             && let Err(error) = self.waker.wake()
         {
-            tracing::warn!(%error, "Cannot wake the worker");
+            tracing::warn!(%error, "Cannot wake a worker");
         }
     }
 }
 
+/// What a worker counts beside its state machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct IoCounters {
+    pub(crate) sent: SendCounters,
+    /// Calls that brought something.
+    pub(crate) receive_calls: u64,
+    /// Buffers that they filled.
+    pub(crate) received_trains: u64,
+    /// Datagrams for which the kernel had no room.
+    pub(crate) receive_overruns: u64,
+    /// Datagrams for allocations of another worker that could not keep up.
+    pub(crate) sibling_busy: u64,
+}
+
+impl IoCounters {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.sent.add(&other.sent);
+        self.receive_calls += other.receive_calls;
+        self.received_trains += other.received_trains;
+        self.receive_overruns += other.receive_overruns;
+        self.sibling_busy += other.sibling_busy;
+    }
+}
+
 pub(crate) struct Worker {
+    index: usize,
     server: Server,
     poll: Poll,
     sockets: Sockets,
     egress: Egress,
     ready: Ready,
     buffers: Buffers,
+    siblings: Siblings,
     orders: mpsc::Receiver<Order>,
     shared: Arc<Shared>,
-    reporter: Reporter,
-    is_draining: bool,
+    counters: IoCounters,
+    pace: Pace,
+    /// Buffers that brought one datagram, since the last wake-up.
+    singles: u64,
+    next_tick: Instant,
 }
 
-/// Memory for one receive call.
-struct Buffers {
-    memory: Box<[u8]>,
-    meta: [RecvMeta; BUFFERS],
-}
-
-impl Worker {
-    /// Binds the listen port; nothing is answered before [`Self::run`].
-    pub(crate) fn new(
-        server: Server,
-        options: BindOptions,
-        shared: Arc<Shared>,
-        recorder: PrometheusRecorder,
-    ) -> Result<(Self, Handle)> {
+/// Makes one worker per server; nothing is answered before [`Worker::run`].
+///
+/// # Errors
+/// The listen port cannot be bound.
+pub(crate) fn group(
+    servers: Vec<Server>,
+    options: BindOptions,
+    shared: &Arc<Shared>,
+) -> Result<(Vec<Worker>, Vec<Handle>)> {
+    sockets::probe(&options)?;
+    let mut polls = Vec::new();
+    let mut inboxes = Vec::new();
+    for _ in &servers {
         let poll = Poll::new().context("cannot wait for sockets")?;
-        let registry = poll.registry().try_clone()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        inboxes.push(Arc::new(Inbox::new(Arc::clone(&waker))));
+        polls.push((poll, waker));
+    }
+    let mut workers = Vec::new();
+    let mut handles = Vec::new();
+    for (server, (poll, waker)) in servers.into_iter().zip(polls) {
+        let (shard, limit) = (
+            server.config().shard,
+            server.config().allocations_per_username,
+        );
         let (orders, receiver) = mpsc::channel();
-        let worker = Self {
+        let registry = poll.registry().try_clone()?;
+        workers.push(Worker {
+            index: usize::from(shard.index()),
+            siblings: Siblings::new(shard, inboxes.clone(), limit),
+            sockets: Sockets::new(options, shard, registry)?,
             server,
-            sockets: Sockets::new(options, registry)?,
             poll,
             egress: Egress::default(),
             ready: Ready::default(),
             buffers: Buffers::new(),
             orders: receiver,
-            shared,
-            reporter: Reporter::new(recorder, Instant::now()),
-            is_draining: false,
-        };
-        Ok((worker, Handle { orders, waker }))
+            shared: Arc::clone(shared),
+            counters: IoCounters::default(),
+            pace: Pace::new(Instant::now()),
+            singles: 0,
+            next_tick: Instant::now(),
+        });
+        handles.push(Handle { orders, waker });
     }
+    Ok((workers, handles))
+}
 
-    /// Serves until it is told to stop, or drained.
+impl Worker {
+    /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> Result<()> {
+        platform::sleep_precisely();
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.wait(&mut events)?;
+            let now = Instant::now();
             for event in &events {
                 self.note(event);
             }
-            while let Ok(order) = self.orders.try_recv() {
-                match order {
-                    Order::Stop => return Ok(()),
-                    Order::Drain => {
-                        self.is_draining = true;
-                        self.server.drain();
-                    }
-                }
-            }
-            self.receive();
-            self.tick();
-            if self.is_draining && self.server.allocation_count() == 0 {
+            if let Some(Order::Stop) = self.read_orders() {
                 return Ok(());
             }
+            self.receive();
+            self.read_siblings(now);
+            self.keep_time(now);
+            self.rest(now);
+        }
+    }
+
+    /// Rests before the next look, if that is worth it.
+    fn rest(&mut self, now: Instant) {
+        let singles = std::mem::take(&mut self.singles);
+        let rest = self.pace.note(singles, now);
+        if let Some(rest) = rest.filter(|_| self.ready.is_empty()) {
+            std::thread::sleep(rest);
         }
     }
 
     /// Waits for events, the next deadline or the next tick; not at all while a socket holds more.
     fn wait(&mut self, events: &mut Events) -> Result<()> {
-        let until = match self.server.poll_timeout() {
-            Some(deadline) => deadline.saturating_duration_since(Instant::now()).min(TICK),
-            None => TICK,
-        };
-        let timeout = match self.ready.is_empty() {
-            true => until,
+        let timeout = match self.ready.is_empty() && !self.siblings.is_waiting() {
+            true => {
+                let deadline = self.server.poll_timeout();
+                let until = deadline.map_or(self.next_tick, |at| at.min(self.next_tick));
+                until.saturating_duration_since(Instant::now())
+            }
             false => Duration::ZERO,
         };
         match self.poll.poll(events, Some(timeout)) {
@@ -175,6 +224,17 @@ impl Worker {
         }
     }
 
+    /// Carries out orders, except for the one that ends everything.
+    fn read_orders(&mut self) -> Option<Order> {
+        while let Ok(order) = self.orders.try_recv() {
+            match order {
+                Order::Stop => return Some(Order::Stop),
+                Order::Drain => self.server.drain(),
+            }
+        }
+        None
+    }
+
     /// Gives readable sockets their turns.
     fn receive(&mut self) {
         for _ in 0..TURNS_PER_POLL {
@@ -182,16 +242,21 @@ impl Worker {
                 return;
             };
             let now = Instant::now();
+            let mut has_more = true;
             for _ in 0..TURN_CALLS {
-                if !self.receive_batch(id, now) {
+                has_more = self.receive_batch(id, now);
+                if !has_more {
                     break;
                 }
+            }
+            if has_more {
                 self.ready.add_busy(id);
             }
         }
     }
 
-    /// Handles what one receive call brings. Whether there may be more.
+    /// Handles what one receive call brings. Whether there may be more: a call that fills its last buffer has not seen
+    /// the end of the queue, and the kernel announces only what comes behind it.
     fn receive_batch(&mut self, id: SocketId, now: Instant) -> bool {
         let Some(socket) = self.sockets.get(id) else {
             return false;
@@ -206,30 +271,32 @@ impl Worker {
                 return false;
             }
         };
+        self.counters.receive_calls += 1;
+        self.counters.received_trains += filled as u64;
+        self.singles += self.buffers.singles(filled);
         for index in 0..filled {
             self.handle_train(id, index, now);
             self.execute_commands(now);
         }
         self.egress.flush(&mut self.sockets);
-        true
+        self.siblings.dispatch();
+        filled == buffers::BUFFERS
     }
 
     fn handle_train(&mut self, id: SocketId, index: usize, now: Instant) {
-        let Self {
-            server,
-            sockets,
-            egress,
-            buffers,
-            ..
-        } = self;
-        let (from, train) = buffers.train(index);
-        egress.ecn = buffers.meta[index].ecn;
-        let mut out = Outgoing { egress, sockets };
+        let received = self.buffers.get(index);
+        self.egress.ecn = received.ecn;
+        let (from, train) = (received.from, received.train);
+        let mut out = Outgoing {
+            egress: &mut self.egress,
+            sockets: &mut self.sockets,
+            siblings: &mut self.siblings,
+        };
         match id {
-            SocketId::Listen(_) => server.handle_client_input(from, train, now, &mut out),
-            SocketId::Allocation(port, _) => {
-                server.handle_peer_input(port, from, train, now, &mut out);
-            }
+            SocketId::Listen(_) => self.server.handle_client_input(from, train, now, &mut out),
+            SocketId::Allocation(port, _) => self
+                .server
+                .handle_peer_input(port, from, train, now, &mut out),
         }
     }
 
@@ -250,7 +317,15 @@ impl Worker {
                     self.egress.flush(&mut self.sockets);
                     self.sockets.close(port, family);
                 }
+                Command::UserGained { username, client } => {
+                    self.siblings.user_gained(username, client);
+                }
+                Command::UserLost { username, client } => {
+                    self.siblings.user_lost(username, client);
+                }
             }
+            let allocations = self.server.allocation_count();
+            self.shared.set_allocations(self.index, allocations);
         }
     }
 
@@ -264,43 +339,70 @@ impl Worker {
         self.sockets.send(listen_socket(to), batch);
     }
 
-    /// Deadlines, and signs of life.
-    fn tick(&mut self) {
-        let now = Instant::now();
-        self.server.handle_timeout(now);
+    /// Handles what other workers have sent.
+    fn read_siblings(&mut self, now: Instant) {
+        if !self.siblings.is_waiting() {
+            return;
+        }
+        for (username, client) in self.siblings.read_notices() {
+            self.server.evict(&username, client);
+        }
         self.execute_commands(now);
-        self.shared.tick(self.server.allocation_count(), now);
-        if self
-            .reporter
-            .report(&self.server, self.sockets.counters(), now)
-            && let Ok(unix_now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)
-        {
+        // Those that come meanwhile have to wait until the sockets had their turn.
+        for _ in 0..siblings::MAX_PARCELS {
+            let Some(parcel) = self.siblings.next_parcel() else {
+                return;
+            };
+            self.unpack(&parcel, now);
+            self.siblings.unpacked(parcel);
+        }
+    }
+
+    fn unpack(&mut self, parcel: &Parcel, now: Instant) {
+        for (port, from, ecn, bytes, segment_size) in parcel.trains() {
+            self.egress.ecn = ecn;
+            let mut out = Outgoing {
+                egress: &mut self.egress,
+                sockets: &mut self.sockets,
+                siblings: &mut self.siblings,
+            };
+            let train = Train::new(bytes, segment_size);
+            self.server
+                .handle_peer_input(port, from.address(), train, now, &mut out);
+            self.execute_commands(now);
+        }
+        self.egress.flush(&mut self.sockets);
+    }
+
+    /// Deadlines, and signs of life.
+    fn keep_time(&mut self, now: Instant) {
+        if self.server.poll_timeout().is_some_and(|at| at <= now) {
+            self.server.handle_timeout(now);
+            self.execute_commands(now);
+        }
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.tick(now);
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if let Ok(unix_now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             self.server.set_unix_time(unix_now, now);
         }
-    }
-}
-
-impl Buffers {
-    fn new() -> Self {
-        Self {
-            memory: vec![0; BUFFERS * BUFFER_BYTES].into_boxed_slice(),
-            meta: [RecvMeta::default(); BUFFERS],
-        }
-    }
-
-    fn fill(&mut self, socket: &socket::UdpSocket) -> io::Result<usize> {
-        let mut chunks = self.memory.chunks_exact_mut(BUFFER_BYTES);
-        let mut next = || IoSliceMut::new(chunks.next().unwrap_or_default());
-        let mut slices: [IoSliceMut<'_>; BUFFERS] = std::array::from_fn(|_| next());
-        socket.receive(&mut slices, &mut self.meta)
-    }
-
-    /// The sender and the datagrams of one filled buffer.
-    fn train(&self, index: usize) -> (SocketAddr, Train<'_>) {
-        let meta = &self.meta[index];
-        let start = index * BUFFER_BYTES;
-        let len = meta.len.min(BUFFER_BYTES);
-        let bytes = &self.memory[start..start + len];
-        (meta.addr, Train::new(bytes, meta.stride))
+        let io = IoCounters {
+            sent: self.sockets.counters(),
+            receive_overruns: self.sockets.receive_overruns(),
+            sibling_busy: self.siblings.dropped,
+            ..self.counters
+        };
+        let statistics = Statistics {
+            allocations: self.server.allocation_count(),
+            channels: self.server.channel_count(),
+            relay: self.server.counters().clone(),
+            io,
+        };
+        self.shared.set_statistics(self.index, statistics);
+        self.shared.tick(self.index, now);
     }
 }

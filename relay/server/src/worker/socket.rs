@@ -33,6 +33,15 @@ pub(crate) struct SendCounters {
     pub(crate) refused: u64,
 }
 
+impl SendCounters {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.datagrams += other.datagrams;
+        self.calls += other.calls;
+        self.queue_full += other.queue_full;
+        self.refused += other.refused;
+    }
+}
+
 /// Datagrams to one destination: each `segment_size` bytes, the last perhaps shorter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batch<'a> {
@@ -51,6 +60,8 @@ pub(crate) struct Plan {
     /// Kernel buffer wanted in each direction, in bytes.
     pub(crate) buffer_bytes: usize,
     pub(crate) offload: bool,
+    /// Whether other sockets of this program are bound to the same port.
+    pub(crate) is_shared: bool,
 }
 
 #[derive(Debug)]
@@ -81,17 +92,26 @@ enum Progress {
     Blocked(usize),
 }
 
+/// Whether the address can be bound by nobody but us.
+pub(crate) fn probe(bind: SocketAddr) -> io::Result<()> {
+    new_socket(bind)?.bind(&bind.into())
+}
+
+fn new_socket(bind: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(bind), Type::DGRAM, Some(Protocol::UDP))?;
+    if bind.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
 impl UdpSocket {
     /// Binds a non-blocking socket and registers it, edge-triggered, for both directions. An IPv6 socket takes IPv6
     /// only, so that both families share a port number.
     pub(crate) fn bind(plan: Plan, registry: &Registry, token: Token) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(plan.bind),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
-        if plan.bind.is_ipv6() {
-            socket.set_only_v6(true)?;
+        let socket = new_socket(plan.bind)?;
+        if plan.is_shared {
+            platform::share_port(&socket)?;
         }
         // Limits of the system apply; what was granted is logged once for the listen sockets.
         socket.set_recv_buffer_size(plan.buffer_bytes)?;
@@ -100,6 +120,7 @@ impl UdpSocket {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let mut io = mio::net::UdpSocket::from_std(socket.into());
         platform::reset_path_mtu(&io, plan.bind.is_ipv6())?;
+        platform::no_timestamps(&io);
         registry.register(&mut io, token, Interest::READABLE | Interest::WRITABLE)?;
         Ok(Self {
             io,
@@ -126,6 +147,11 @@ impl UdpSocket {
             platform::granted_buffer(receive),
             platform::granted_buffer(send),
         ))
+    }
+
+    /// Datagrams for which the kernel had no room so far; `None` where it does not tell.
+    pub(crate) fn receive_overruns(&self) -> Option<u64> {
+        platform::receive_overruns(&self.io)
     }
 
     /// Fills buffers with what is there.

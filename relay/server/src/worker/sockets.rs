@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use mio::{Registry, Token};
-use relay_core::{AllocationPort, Family, PublicAddresses};
+use relay_core::{AllocationPort, Family, PublicAddresses, Shard};
 
-use super::socket::{Batch, Plan, SendCounters, UdpSocket};
+use super::socket::{self, Batch, Plan, SendCounters, UdpSocket};
 
 /// Kernel buffers of the listen port, which carries everybody's data.
 const LISTEN_BUFFER: usize = 8 * 1024 * 1024;
@@ -63,23 +63,52 @@ pub(crate) struct BindOptions {
 
 pub(crate) struct Sockets {
     options: BindOptions,
+    /// Whether other workers listen at the same port.
+    is_shared: bool,
     /// Source addresses for sockets that are bound to no particular one.
     sources: [Option<IpAddr>; 2],
     registry: Registry,
     table: HashMap<SocketId, UdpSocket>,
     counters: SendCounters,
+    /// Of sockets that were closed.
+    overruns_before: u64,
+}
+
+/// Makes sure that nobody else listens at our port: among sockets that share a port the kernel would not complain.
+///
+/// # Errors
+/// Somebody does.
+pub(crate) fn probe(options: &BindOptions) -> Result<()> {
+    for family in [Family::V4, Family::V6] {
+        if options.public.get(family).is_some() {
+            let bind = options.bind_address(family, options.listen_port);
+            socket::probe(bind).with_context(|| format!("cannot listen on UDP {bind}"))?;
+        }
+    }
+    Ok(())
+}
+
+impl BindOptions {
+    fn bind_address(&self, family: Family, port: u16) -> SocketAddr {
+        match family {
+            Family::V4 => SocketAddr::new(IpAddr::V4(self.bind_v4), port),
+            Family::V6 => SocketAddr::new(IpAddr::V6(self.bind_v6), port),
+        }
+    }
 }
 
 impl Sockets {
     /// Binds the listen port.
-    pub(crate) fn new(options: BindOptions, registry: Registry) -> Result<Self> {
+    pub(crate) fn new(options: BindOptions, shard: Shard, registry: Registry) -> Result<Self> {
         let source = |family| source(&options, family);
         let mut sockets = Self {
             sources: [source(Family::V4), source(Family::V6)],
             options,
+            is_shared: shard.has_siblings(),
             registry,
             table: HashMap::new(),
             counters: SendCounters::default(),
+            overruns_before: 0,
         };
         for family in [Family::V4, Family::V6] {
             if sockets.options.public.get(family).is_some() {
@@ -91,7 +120,10 @@ impl Sockets {
 
     fn listen(&mut self, family: Family) -> Result<()> {
         let port = self.options.listen_port;
-        let plan = self.plan(port, family, LISTEN_BUFFER);
+        let plan = Plan {
+            is_shared: self.is_shared,
+            ..self.plan(port, family, LISTEN_BUFFER)
+        };
         let id = SocketId::Listen(family);
         let socket = UdpSocket::bind(plan, &self.registry, id.token())
             .with_context(|| format!("cannot listen on UDP {}", plan.bind))?;
@@ -121,6 +153,7 @@ impl Sockets {
     /// Closes the socket of an allocation.
     pub(crate) fn close(&mut self, port: AllocationPort, family: Family) {
         if let Some(mut socket) = self.table.remove(&SocketId::Allocation(port, family)) {
+            self.overruns_before += socket.receive_overruns().unwrap_or(0);
             socket.deregister(&self.registry);
         }
     }
@@ -147,16 +180,25 @@ impl Sockets {
         self.counters
     }
 
+    /// Datagrams for which the kernel had no room: at the listen port until now, at allocations once they are closed.
+    pub(crate) fn receive_overruns(&self) -> u64 {
+        let listen = [Family::V4, Family::V6].into_iter().filter_map(|family| {
+            let socket = self.table.get(&SocketId::Listen(family))?;
+            socket.receive_overruns()
+        });
+        self.overruns_before + listen.sum::<u64>()
+    }
+
     fn plan(&self, port: u16, family: Family, buffer_bytes: usize) -> Plan {
-        let (ip, source) = match family {
-            Family::V4 => (IpAddr::V4(self.options.bind_v4), self.sources[0]),
-            Family::V6 => (IpAddr::V6(self.options.bind_v6), self.sources[1]),
-        };
         Plan {
-            bind: SocketAddr::new(ip, port),
-            source,
+            bind: self.options.bind_address(family, port),
+            source: match family {
+                Family::V4 => self.sources[0],
+                Family::V6 => self.sources[1],
+            },
             buffer_bytes,
             offload: self.options.offload,
+            is_shared: false,
         }
     }
 }

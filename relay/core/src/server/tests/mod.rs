@@ -144,6 +144,12 @@ impl World {
                     self.log.push(format!("free {port} {family:?}"));
                     assert!(self.bound.remove(&(port.get(), family)));
                 }
+                Command::UserGained { username, client } => {
+                    self.log.push(format!("gained {username} {client}"));
+                }
+                Command::UserLost { username, client } => {
+                    self.log.push(format!("lost {username} {client}"));
+                }
             }
         }
         self.check_invariants();
