@@ -17,9 +17,12 @@
 pub mod assertions;
 pub mod case;
 pub mod clock;
+pub mod coverage;
 pub mod dns;
+pub mod generators;
 pub mod logs;
 pub mod model;
+pub mod runner;
 pub mod script;
 pub mod sut;
 pub mod topology;
