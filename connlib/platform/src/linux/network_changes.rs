@@ -100,8 +100,10 @@ impl Observer {
 
     fn way(&self) -> Way {
         let (own, others) = addresses(&self.own_interface);
-        // With a default route but no address of its family, the kernel would take our own interface's.
-        let source = |towards| source_towards(towards).filter(|source| !own.contains(source));
+        // With a default route but no address of its family, the kernel takes the loopback's or our own interface's.
+        let is_foreign =
+            |ip: &IpAddr| !ip.is_loopback() && !ip.is_unspecified() && !own.contains(ip);
+        let source = |towards| source_towards(towards).filter(is_foreign);
         Way {
             sources: SOMEWHERE.map(source),
             addresses: if self.is_closed {
@@ -319,6 +321,7 @@ mod tests {
     #[test]
     fn our_own_address_is_no_way() {
         in_namespace(|| async {
+            ip("link set lo up");
             add_uplink();
             ip("route add default via 198.51.100.1");
             ip("-6 route add default dev uplink");
