@@ -200,6 +200,29 @@ fn relays_of_an_init_are_the_full_set() {
 }
 
 #[test]
+fn portal_59_known_relay_is_left_alone_and_new_credentials_replace_it() {
+    let mut portal = Portal::up();
+    let requests_after = |portal: &mut Portal, relay: Value| {
+        let init = client_init(&[network("10.40.0.0/16")], &[relay]);
+        let init = PortalInput::Message(message::<FromPortal>("init", init));
+        portal.session.handle_portal(init, portal.now);
+        let tunnel = portal.session.tunnel_mut();
+        std::iter::from_fn(|| tunnel.poll_transmit()).count()
+    };
+
+    assert_eq!(requests_after(&mut portal, relay(RELAY)), 0);
+    let mut restarted = relay(RELAY);
+    restarted["password"] = json!("another secret");
+    assert_eq!(
+        requests_after(&mut portal, restarted.clone()),
+        1,
+        "asks anew who is there"
+    );
+    assert_eq!(requests_after(&mut portal, restarted), 0);
+    assert_eq!(portal.relays(), 1);
+}
+
+#[test]
 fn relays_presence_removes_and_adds() {
     let mut portal = Portal::up();
     let presence = json!({"disconnected_ids": [RELAY, OTHER_RELAY], "connected": []});
@@ -293,6 +316,7 @@ fn portal_66_67_denials() {
     assert_eq!(portal.status(), ResourceStatus::Offline);
 }
 
+// tunnel 35
 #[test]
 fn portal_68_no_relays_then_reconnect_with_the_same_key() {
     let mut portal = Portal::new();

@@ -12,7 +12,7 @@ use ip_packet::{Ecn, IpPacket, make};
 use serde_json::{Value, json};
 
 use crate::fixtures::{
-    CLIENT, CLIENT_V4, GATEWAY, HOST, NETWORK, RELAY, Sink, authorize_flow, client_init,
+    CLIENT, CLIENT_V4, GATEWAY, HOST, NETWORK, RELAY, SITE, Sink, authorize_flow, client_init,
     flow_created, gateway_init, message, network, packet, relay,
 };
 
@@ -26,7 +26,11 @@ struct World {
     now: Instant,
     wire: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     sequence: u64,
+    /// Every datagram ever sent: sender, bytes.
+    sent: Vec<(SocketAddr, Vec<u8>)>,
     filters: Value,
+    /// Seconds of the Unix epoch at which the portal lets access end.
+    expires_at: Value,
     to_client: Vec<IpPacket>,
     to_resource: Vec<IpPacket>,
     flows: usize,
@@ -44,7 +48,9 @@ impl World {
             now,
             wire: BTreeMap::new(),
             sequence: 0,
+            sent: vec![],
             filters: json!([]),
+            expires_at: Value::Null,
             to_client: vec![],
             to_resource: vec![],
             flows: 0,
@@ -89,8 +95,9 @@ impl World {
             client::ToPortal::CreateFlow(_) => {
                 self.flows += 1;
                 let key = Key(self.client.public_key().0).to_string();
-                let filters = self.filters.clone();
-                self.tell_gateway("authorize_flow", authorize_flow("r", &key, &filters));
+                let mut authorization = authorize_flow("r", &key, &self.filters);
+                authorization["expires_at"] = self.expires_at.clone();
+                self.tell_gateway("authorize_flow", authorization);
             }
             client::ToPortal::BroadcastIceCandidates(m) => {
                 self.tell_gateway(
@@ -98,6 +105,8 @@ impl World {
                     json!({"client_id": CLIENT, "candidates": m.candidates}),
                 );
             }
+            // The relay never answers and is given up now and then.
+            client::ToPortal::NoRelays => self.tell_client("relays_presence", relay_is_there()),
             other => panic!("unexpected {}", other.event(Dialect::Unversioned)),
         }
     }
@@ -114,6 +123,7 @@ impl World {
                     json!({"gateway_id": GATEWAY, "candidates": m.candidates}),
                 );
             }
+            gateway::ToPortal::NoRelays => self.tell_gateway("relays_presence", relay_is_there()),
             other => panic!("unexpected {}", other.event(Dialect::Unversioned)),
         }
     }
@@ -167,6 +177,7 @@ impl World {
     ) {
         self.sequence += 1;
         let key = (self.now + LATENCY, self.sequence);
+        self.sent.push((own, payload.clone()));
         self.wire.insert(key, (src.unwrap_or(own), dst, payload));
     }
 
@@ -231,6 +242,23 @@ impl World {
         self.now = end;
     }
 
+    /// A world in which [`packet`] 1 has got through.
+    fn connected() -> Self {
+        let mut world = Self::new();
+        world.send_from_application(&packet(1));
+        world.run_for(Duration::from_secs(2));
+        assert_eq!(world.to_resource, [packet(1)]);
+        world
+    }
+
+    /// Sends an application's packet and waits; whether it reached the resource.
+    fn gets_through(&mut self, packet: &IpPacket) -> bool {
+        self.to_resource.clear();
+        self.send_from_application(packet);
+        self.run_for(Duration::from_secs(2));
+        self.to_resource == [packet.clone()]
+    }
+
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, payload: &[u8]) {
         let mut out = Coalescer::new(Coalescing::OFF);
         if to == self.client_socket {
@@ -249,6 +277,10 @@ impl World {
             self.to_resource.extend(packets);
         }
     }
+}
+
+fn relay_is_there() -> Value {
+    json!({"disconnected_ids": [], "connected": [relay(RELAY)]})
 }
 
 #[test]
@@ -295,6 +327,146 @@ fn portal_77_rejected_access_is_requested_again() {
     world.run_for(Duration::from_secs(2));
     assert_eq!(world.to_resource, [packet(1), packet(2)]);
     assert_eq!(world.flows, 2);
+}
+
+// portal 65, 82: whose user name comes first in a check, and who is controlling.
+#[test]
+fn each_end_takes_its_own_credentials_and_the_client_is_controlling() {
+    const USERNAME: u16 = 0x0006;
+    const CONTROLLED: u16 = 0x8029;
+    const CONTROLLING: u16 = 0x802a;
+    let world = World::connected();
+    let checks_of = |socket: SocketAddr| {
+        let sent = world.sent.iter().filter(move |(from, _)| *from == socket);
+        let checks = sent.filter_map(|(_, bytes)| Some((attribute(bytes, USERNAME)?, bytes)));
+        checks
+            .filter(|(name, _)| name.contains(&b':'))
+            .collect::<Vec<_>>()
+    };
+
+    for (socket, username, role, other) in [
+        (world.client_socket, b"mmal:vg4n", CONTROLLING, CONTROLLED),
+        (world.gateway_socket, b"vg4n:mmal", CONTROLLED, CONTROLLING),
+    ] {
+        // Relays are asked with user names too, but with a number in front.
+        let checks = checks_of(socket);
+        let checks: Vec<_> = checks
+            .iter()
+            .filter(|(name, _)| !name[0].is_ascii_digit())
+            .collect();
+        assert!(!checks.is_empty());
+        for (name, bytes) in checks {
+            assert_eq!(name, username);
+            assert!(attribute(bytes, role).is_some() && attribute(bytes, other).is_none());
+        }
+    }
+}
+
+/// The value of an attribute of a STUN Binding request (RFC 8489 §14).
+fn attribute(bytes: &[u8], wanted: u16) -> Option<Vec<u8>> {
+    let mut rest = bytes.strip_prefix(&[0, 1])?.get(18..)?;
+    while let [t1, t2, l1, l2, value @ ..] = rest {
+        let len = usize::from(u16::from_be_bytes([*l1, *l2]));
+        if u16::from_be_bytes([*t1, *t2]) == wanted {
+            return value.get(..len).map(<[u8]>::to_vec);
+        }
+        rest = value.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[test]
+fn portal_61_another_address_under_the_same_id_asks_for_access_anew() {
+    let mut world = World::connected();
+    let message = message("resource_created_or_updated", network("10.50.0.0/16"));
+    world
+        .client
+        .handle_portal(PortalInput::Message(message), world.now);
+    world.run_for(Duration::from_secs(1));
+
+    assert_eq!(
+        world.client.tunnel().gateways().count(),
+        0,
+        "the old connection is gone"
+    );
+    assert!(
+        !world.gets_through(&packet(2)),
+        "the old address leads nowhere"
+    );
+    assert_eq!(world.flows, 1);
+    let to_new =
+        make::udp_packet((CLIENT_V4, 1).into(), ([10, 50, 0, 1], 80).into(), b"new").unwrap();
+    world.send_from_application(&to_new);
+    assert_eq!(world.flows, 2);
+}
+
+#[test]
+fn portal_74_access_ends_by_the_gateways_clock() {
+    let mut world = World::new();
+    world.expires_at = json!(1_700_000_060);
+    assert!(world.gets_through(&packet(1)));
+    world.run_for(Duration::from_secs(55));
+    assert!(world.gets_through(&packet(2)));
+    world.run_for(Duration::from_secs(3));
+    assert_eq!(world.flows, 1);
+
+    // Nobody says a word about it; the next packet needs new access, this time without an end.
+    world.expires_at = Value::Null;
+    assert!(world.gets_through(&packet(3)));
+    assert_eq!(world.flows, 2);
+    world.run_for(Duration::from_secs(3600));
+    assert!(world.gets_through(&packet(4)));
+    assert_eq!(world.flows, 2);
+}
+
+#[test]
+fn portal_76_another_preshared_key_keeps_the_connection() {
+    let mut world = World::connected();
+    let key = Key(world.client.public_key().0).to_string();
+    let mut again = authorize_flow("again", &key, &json!([]));
+    again["client"]["preshared_key"] = json!("AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=");
+    world.tell_gateway("authorize_flow", again);
+    while world.gateway.poll_portal(world.now).is_some() {}
+
+    let reply =
+        make::udp_packet(HOST.parse().unwrap(), (CLIENT_V4, 40_000).into(), b"reply").unwrap();
+    world.send_from_resource(&reply);
+    assert!(world.gets_through(&packet(2)));
+    assert_eq!(world.to_client, [reply]);
+    assert_eq!(world.flows, 1);
+}
+
+// portal 77
+#[test]
+fn rejecting_one_resource_leaves_the_others() {
+    const OTHER: &str = "2fa27c50-88d3-4e1b-9b64-c05de3f71a88";
+    let mut world = World::connected();
+    let key = Key(world.client.public_key().0).to_string();
+    let mut other = authorize_flow("other", &key, &json!([]));
+    other["resource"]["id"] = json!(OTHER);
+    world.tell_gateway("authorize_flow", other);
+    while world.gateway.poll_portal(world.now).is_some() {}
+
+    let reject = |id: &str| json!({"client_id": CLIENT, "resource_id": id, "flow_id": OTHER});
+    world.tell_gateway("reject_access", reject(OTHER));
+    assert!(world.gets_through(&packet(2)));
+    world.tell_gateway("reject_access", reject(OTHER));
+    assert!(world.gets_through(&packet(3)));
+    assert_eq!(world.flows, 1);
+}
+
+#[test]
+fn portal_78_filters_of_a_live_peer_change() {
+    let mut world = World::connected();
+    let updated = |id: &str, filters: Value| json!({"id": id, "type": "cidr", "address": "10.40.0.0/16", "name": "Lab net", "filters": filters});
+    let tcp_only = json!([{"protocol": "tcp", "port_range_start": 80, "port_range_end": 80}]);
+    world.tell_gateway("resource_updated", updated(SITE, tcp_only.clone()));
+    assert!(world.gets_through(&packet(2)), "an id that nobody has");
+
+    world.tell_gateway("resource_updated", updated(NETWORK, tcp_only));
+    assert!(!world.gets_through(&packet(3)));
+    world.tell_gateway("resource_updated", updated(NETWORK, json!([])));
+    assert!(world.gets_through(&packet(4)));
 }
 
 // portal 79
