@@ -208,21 +208,19 @@ impl<R: Role> Worker<R> {
         if !self.ready.tun || self.blocked {
             return Ok(());
         }
-        for _ in 0..READ_BUDGET {
+        take_turns(|| {
             let Some(packet) = self.tun.read()? else {
                 self.ready.tun = false;
-                break;
+                return Ok(Turn::Over);
             };
             let mut sink = Sink(&mut self.queue);
             self.role.handle_tun(packet, now, &mut sink);
             self.queue_transmits();
             if self.queue.is_nearly_full() {
                 self.flush();
-                if self.blocked {
-                    break;
-                }
             }
-        }
+            Ok(if self.blocked { Turn::Over } else { Turn::More })
+        })?;
         self.flush();
         Ok(())
     }
@@ -230,12 +228,12 @@ impl<R: Role> Worker<R> {
     /// Network → TUN.
     fn read_sockets(&mut self, now: Instant) -> io::Result<()> {
         for family in Family::ALL {
-            for _ in 0..READ_BUDGET {
+            take_turns(|| {
                 if !*self.ready_flag(family) {
-                    break;
+                    return Ok(Turn::Over);
                 }
-                self.receive(family, now)?;
-            }
+                self.receive(family, now).map(|()| Turn::More)
+            })?;
         }
         Ok(())
     }
@@ -354,5 +352,56 @@ impl<R: Role> Worker<R> {
             std::thread::sleep(Duration::from_millis(10));
             self.flush();
         }
+    }
+}
+
+/// Whether a source may have more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    More,
+    Over,
+}
+
+/// Reads until the source has nothing more, at most [`READ_BUDGET`] times: then the clock, the portal and the other
+/// sources have their turn.
+#[inline]
+fn take_turns(mut read: impl FnMut() -> io::Result<Turn>) -> io::Result<()> {
+    for _ in 0..READ_BUDGET {
+        if read()? == Turn::Over {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnel_85_a_source_that_never_dries_leaves_the_others_their_turn() {
+        let (mut flood, mut trickle) = (0, vec![1, 2, 3]);
+        for round in 1..=3 {
+            take_turns(|| {
+                flood += 1;
+                Ok(Turn::More)
+            })
+            .unwrap();
+            take_turns(|| Ok(trickle.pop().map_or(Turn::Over, |_| Turn::More))).unwrap();
+            assert_eq!(flood, round * READ_BUDGET);
+            assert!(trickle.is_empty());
+        }
+    }
+
+    #[test]
+    fn tunnel_85_an_error_ends_the_turn() {
+        let mut reads = 0;
+        let result = take_turns(|| {
+            reads += 1;
+            Err(io::Error::other("gone"))
+        });
+
+        assert!(result.is_err());
+        assert_eq!(reads, 1);
     }
 }
