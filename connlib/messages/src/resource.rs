@@ -258,6 +258,7 @@ mod tests {
     }
 
     // portal 50, portal 51
+    // tunnel 11
     #[test]
     fn portal_50_51_bad_entries_cost_only_themselves() {
         let unknown = with(cidr("10.0.0.0/8"), "type", json!("static_device_pool"));

@@ -513,6 +513,7 @@ mod tests {
         (sent, flushed)
     }
 
+    // tunnel 80: blocked again and again, sealed by short segments, and nothing overtakes.
     #[test]
     fn tunnel_81_a_blocked_socket_loses_nothing() {
         let written = [(1, 100), (1, 100), (1, 60), (2, 10), (1, 100), (1, 50)];

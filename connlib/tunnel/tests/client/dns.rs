@@ -276,6 +276,19 @@ fn tunnel_26_long_answer_is_truncated() {
 }
 
 #[test]
+fn tunnel_26_the_same_answer_over_tcp_is_complete() {
+    let mut world = World::new(0);
+    let message = query(1, "example.org", TXT);
+    let mut tcp = Tcp::open(&mut world, 6000);
+    tcp.send(&mut world, &message);
+    world.run_for(Duration::from_millis(100));
+    let whole = response(&message, 4096);
+    answer_host(&mut world, Ok(whole.clone()));
+    assert!(whole.len() > 1212);
+    assert_eq!(tcp.receive_all(&mut world, whole.len()), whole);
+}
+
+#[test]
 fn tunnel_27_query_over_tcp_is_answered_locally() {
     let mut world = World::new(0);
     world.add(dns(1, "example.com"));
@@ -355,6 +368,22 @@ fn tunnel_28_failures_of_the_host() {
     }
 }
 
+// tunnel 68
+#[test]
+fn tunnel_28_reset_fails_a_tunnelled_look_up_over_tcp() {
+    let mut world = tunnelled();
+    let mut tcp = Tcp::open(&mut world, 6000);
+    tcp.send(&mut world, &query(3, "example.org", A));
+    world.run_for(Duration::from_millis(100));
+    world.received(0);
+
+    world.tun.clear();
+    world.roam();
+    world.roam();
+    assert_eq!(Answer::of(&tcp.receive(&mut world)).rcode, SERVFAIL);
+}
+
+// tunnel 68
 #[test]
 fn tunnel_28_reset_forgets_look_ups_of_the_host_and_fails_those_of_the_tunnel() {
     let mut world = World::new(0);
@@ -609,6 +638,25 @@ impl Tcp {
         let len = usize::from(u16::from_be_bytes([stream[0], stream[1]]));
 
         stream[2..2 + len].to_vec()
+    }
+
+    /// A message that fills several segments, which are acknowledged one by one.
+    fn receive_all(&mut self, world: &mut World, len: usize) -> Vec<u8> {
+        let mut stream = Vec::new();
+        for _ in 0..20 {
+            world.run_for(Duration::from_millis(50));
+            for packet in std::mem::take(&mut world.tun) {
+                let segment = packet.as_tcp().expect("a TCP segment");
+                if segment.sequence() == self.acknowledged {
+                    self.acknowledged += segment.payload().len() as u32;
+                    stream.extend_from_slice(segment.payload());
+                }
+            }
+            self.segment(world, TcpFlags::ACK, &[]);
+        }
+        assert_eq!(stream[..2], (len as u16).to_be_bytes());
+
+        stream[2..].to_vec()
     }
 
     fn segment(&self, world: &mut World, flags: TcpFlags, payload: &[u8]) {

@@ -10,7 +10,9 @@ use connlib_tunnel::{FlowError, TunPacket, goodbye_packet};
 use ip_packet::make::{self, Unreachable};
 use ip_packet::{Ecn, IpPacket, TcpFlags};
 
-use crate::world::{CLIENT_V4, World, cidr, gateway_id, gateway_v4, internet, payloads, udp_to};
+use crate::world::{
+    CLIENT_V4, CLIENT_V6, World, cidr, gateway_id, gateway_v4, internet, payloads, udp_to,
+};
 
 const HOST: &str = "10.0.0.1:80";
 
@@ -256,12 +258,23 @@ fn tunnel_79_multicast_broadcast_and_foreign_sources_go_nowhere() {
     ] {
         world.send(&udp_to(destination, 1));
     }
+    for (protocol, group) in [(2, [224, 0, 0, 22]), (103, [224, 0, 0, 13])] {
+        world.send(&of_protocol(protocol, group));
+    }
+    let report = make::icmpv6_message(
+        CLIENT_V6.into(),
+        "ff02::16".parse().unwrap(),
+        1,
+        (143, 0, [0; 4]),
+        &[],
+    );
+    world.send(&report.unwrap());
     let foreign =
         make::udp_packet(([192, 168, 1, 7], 5).into(), ([1, 1, 1, 1], 53).into(), &[]).unwrap();
     world.send(&foreign);
     assert!(world.asked().is_empty());
     assert_eq!(world.client.stats().foreign_source, 1);
-    assert_eq!(world.client.stats().not_unicast, 8);
+    assert_eq!(world.client.stats().not_unicast, 11);
     assert!(world.tun.is_empty());
 }
 
@@ -432,6 +445,16 @@ fn tunnel_71_packet_after_long_idleness_arrives() {
         assert_eq!(payloads(&world.received(0)), [2]);
         assert_eq!(world.asked(), [1]);
     }
+}
+
+/// An IPv4 packet of a protocol without ports, as group management (RFC 3376) and routing speak it.
+fn of_protocol(protocol: u8, destination: [u8; 4]) -> IpPacket {
+    let mut bytes = [0; 28];
+    (bytes[0], bytes[3], bytes[8], bytes[9]) = (0x45, 28, 1, protocol);
+    bytes[12..16].copy_from_slice(&CLIENT_V4.octets());
+    bytes[16..20].copy_from_slice(&destination);
+
+    IpPacket::from_slice(&bytes).unwrap()
 }
 
 /// The gateway refuses a packet to [`HOST`].

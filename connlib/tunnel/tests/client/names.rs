@@ -28,6 +28,26 @@ fn tunnel_4_exact_name_beats_the_wildcard_in_any_order() {
 }
 
 #[test]
+fn tunnel_4_packets_reach_the_gateway_of_the_more_specific_pattern() {
+    for (exact, wildcard) in [(1, 2), (2, 1)] {
+        let mut world = World::new(2);
+        world.set_resources(&[
+            dns(wildcard, "*.example.com"),
+            dns(exact, "foo.example.com"),
+        ]);
+        let foo = resolve(&mut world, "foo.example.com");
+        let bar = resolve(&mut world, "bar.example.com");
+        world.connect(exact, 0, &udp_to(&foo, 1));
+        world.connect(wildcard, 1, &udp_to(&bar, 2));
+        world.send(&udp_to(&foo, 3));
+        world.settle();
+
+        assert_eq!(payloads(&world.received(0)), [1, 3]);
+        assert_eq!(payloads(&world.received(1)), [2]);
+    }
+}
+
+#[test]
 fn tunnel_8_proxy_ip_beats_networks_and_leads_nowhere_without_its_resource() {
     let mut world = World::new(1);
     world.set_resources(&[dns(1, "example.com"), cidr(2, "0.0.0.0/1"), internet(3)]);

@@ -5,6 +5,8 @@ use std::time::Duration;
 use connlib_model::{Filter, ResourceStatus};
 use connlib_tunnel::FlowFailure;
 
+use crate::dns::ask;
+use crate::query::A;
 use crate::world::{World, cidr, cidr_with, dns, internet, payloads, udp_to};
 use connlib_model::ResourceId;
 
@@ -39,6 +41,63 @@ fn tunnel_6_same_id_with_another_address_replaces_the_resource() {
 
     world.add(dns(1, "example.com"));
     assert!(!world.routes().contains(&"192.168.0.0/16".to_owned()));
+}
+
+#[test]
+fn tunnel_6_same_id_with_another_kind_or_pattern_forgets_the_old_one() {
+    let mut world = World::new(1);
+    world.add(dns(1, "*.example.com"));
+    let proxy = format!("{}:80", ask(&mut world, "www.example.com", A).addresses[0]);
+    world.connect(1, 0, &udp_to(&proxy, 1));
+    world.received(0);
+
+    world.add(dns(1, "*.example.org"));
+    world.send(&udp_to(&proxy, 2));
+    assert_eq!(world.asked(), [1], "the old pattern is gone");
+    assert_eq!(ask(&mut world, "www.example.org", A).addresses.len(), 4);
+
+    world.add(cidr(1, "10.0.0.0/8"));
+    assert_eq!(world.lists.last().unwrap().len(), 1);
+    world.send(&udp_to(&proxy, 3));
+    assert_eq!(world.asked(), [1], "and so is the old kind");
+    world.send(&udp_to("10.0.0.1:80", 4));
+    assert_eq!(world.asked(), [1, 1]);
+    world.settle();
+    assert!(world.received(0).is_empty());
+}
+
+#[test]
+fn tunnel_9_same_list_leaves_a_pending_request_alone() {
+    let mut world = World::new(1);
+    let list = [cidr(1, "10.0.0.0/8"), dns(2, "example.com")];
+    world.set_resources(&list);
+    world.send(&udp_to("10.0.0.1:80", 1));
+    world.set_resources(&list);
+    world.grant(1, 0).unwrap();
+    world.run_for(Duration::from_secs(3));
+    assert_eq!(payloads(&world.received(0)), [1]);
+    assert_eq!(world.asked(), [1]);
+}
+
+#[test]
+fn tunnel_7_other_resources_do_not_move_a_network_whose_connection_was_lost() {
+    let mut world = World::new(2);
+    world.add(cidr(1, "10.0.0.0/8"));
+    world.connect(1, 0, &udp_to("10.0.0.1:80", 1));
+    world.add(cidr(2, "10.0.0.0/8"));
+    world.unreachable.insert(0);
+    world.run_for(Duration::from_secs(60));
+
+    world.add(dns(3, "example.com"));
+    world.send(&udp_to("10.0.0.1:80", 2));
+    assert_eq!(
+        world.asked(),
+        [1, 1],
+        "only a change of networks decides anew"
+    );
+    world.add(cidr(4, "192.168.0.0/16"));
+    world.send(&udp_to("10.0.0.1:80", 3));
+    assert_eq!(world.asked(), [1, 1, 2]);
 }
 
 #[test]

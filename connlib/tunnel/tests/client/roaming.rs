@@ -94,6 +94,56 @@ fn tunnel_69_loss_of_all_relays_is_reported_and_resources_stay() {
 }
 
 #[test]
+fn tunnel_67_roaming_through_a_place_without_network() {
+    let mut world = World::new(1);
+    world.add(cidr(1, "10.0.0.0/8"));
+    world.connect(1, 0, &udp_to("10.0.0.1:1", 1));
+    world.received(0);
+
+    // No family works: neither host candidate nor relay, and the portal cannot be asked.
+    let now = world.now;
+    world.client.reset(now);
+    world
+        .client
+        .update_relays(&BTreeSet::from([relay().id]), &[], now);
+    world.drain();
+    world.send(&udp_to("10.0.0.1:1", 2));
+    world.run_for(Duration::from_secs(30));
+    assert!(world.received(0).is_empty());
+
+    world.roam();
+    world.send(&udp_to("10.0.0.1:1", 3));
+    assert_eq!(
+        world.asked(),
+        [1, 1, 1],
+        "what was asked before went nowhere"
+    );
+    world.grant(1, 0).unwrap();
+    world.run_for(Duration::from_secs(3));
+    assert_eq!(payloads(&world.received(0)), [2, 3]);
+}
+
+#[test]
+fn tunnel_73_no_deadline_from_before_a_reset_is_left() {
+    let mut world = World::new(1);
+    world.set_resources(&[cidr(1, "10.0.0.0/8"), dns(2, "example.com")]);
+    world.connect(1, 0, &udp_to("10.0.0.1:1", 1));
+    let now = world.now;
+    world
+        .client
+        .update_relays(&BTreeSet::from([relay().id]), &[], now);
+    world.client.reset(now);
+    world.drain();
+    world.client.handle_timeout(now);
+    world.drain();
+    assert_eq!(
+        world.client.poll_timeout(),
+        None,
+        "nothing is left to wait for"
+    );
+}
+
+#[test]
 fn tunnel_73_time_never_goes_backwards() {
     let mut world = World::new(1);
     world.add(cidr(1, "10.0.0.0/8"));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use connlib_model::Filter;
+use connlib_tunnel::segment::{Coalescer, Coalescing};
 use connlib_tunnel::{NatStatus, ResolveError};
 use ip_packet::make;
 
@@ -78,6 +79,75 @@ fn tunnel_57_round_trip_end_to_end() {
         world.down(&answer);
         assert_eq!(world.at_client(0), [translated]);
     }
+}
+
+#[test]
+fn tunnel_59_two_names_of_one_address_are_used_at_once() {
+    let mut world = named();
+    for (domain, proxy) in [
+        ("a.example.com", "100.96.0.1"),
+        ("b.example.com", "100.96.0.5"),
+    ] {
+        world.assign(0, 1, domain, &[proxy]);
+        world.resolve(Ok(&["10.0.0.80"]));
+        assert_eq!(world.status(0), Some(NatStatus::Active));
+    }
+    let mut ports = vec![];
+    for proxy in ["100.96.0.1:53", "100.96.0.5:53"] {
+        let request = world.clients[0].udp_to(proxy, b"request");
+        world.up(0, &request);
+        let at_site = world.at_site();
+        assert_eq!(at_site.len(), 1, "{proxy}");
+        ports.push(at_site[0].as_udp().unwrap().source_port());
+    }
+    assert_ne!(ports[0], ports[1]);
+    for (port, proxy) in ports.into_iter().zip(["100.96.0.1:53", "100.96.0.5:53"]) {
+        let expected = world.clients[0].udp_from(proxy, b"answer");
+        let client = std::net::SocketAddr::new(expected.destination(), port);
+        let answer = make::udp_packet("10.0.0.80:53".parse().unwrap(), client, b"answer").unwrap();
+        world.down(&answer);
+        assert_eq!(world.at_client(0), [expected]);
+    }
+}
+
+// tunnel 86: a client of early 2025 announces eight addresses, knows no goodbye, and goes on when its access ends.
+#[test]
+fn client_of_the_earlier_generation() {
+    let proxies: Vec<String> = (1..=4)
+        .map(|i| format!("100.96.0.{i}"))
+        .chain((0..4).map(|i| format!("fd00:2021:1111:8000::{i}")))
+        .collect();
+    let proxies: Vec<&str> = proxies.iter().map(String::as_str).collect();
+    let mut world = named();
+    world.assign(0, 1, "www.example.com", &proxies);
+    world.resolve(Ok(&["10.0.0.1", "10.0.0.2", "2001:db8::1"]));
+    assert_eq!(world.status(0), Some(NatStatus::Active));
+    for (proxy, real) in [
+        ("100.96.0.3:53", "10.0.0.1"),
+        ("[fd00:2021:1111:8000::3]:53", "2001:db8::1"),
+    ] {
+        let packet = world.clients[0].udp_to(proxy, b"12345678");
+        world.up(0, &packet);
+        assert_eq!(world.at_site()[0].destination().to_string(), real);
+    }
+
+    let late = world.clients[0].udp_to("100.96.0.1:53", b"12345678");
+    let wire = world.sealed_by_client(0, &late);
+    world.gateway.reject(
+        world.clients[0].id,
+        connlib_model::ResourceId::from_u128(1),
+        world.now,
+    );
+    let mut coalescer = Coalescer::new(Coalescing::OFF);
+    world.deliver_to_gateway(&wire, &mut coalescer);
+    assert!(coalescer.is_empty());
+    world.settle();
+
+    world.connect(0, dns(1, "*.example.com", &[]));
+    world.assign(0, 1, "www.example.com", &proxies);
+    world.resolve(Ok(&["10.0.0.1"]));
+    world.up(0, &late);
+    assert_eq!(world.at_site().len(), 1);
 }
 
 #[test]

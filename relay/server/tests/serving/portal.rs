@@ -111,7 +111,7 @@ async fn relay_51_session_with_the_portal() {
     visit.join().await;
     relay.wait_for("/readyz", 200);
 
-    // The portal restarts: same secret, and no allocation notices.
+    // portal 83: the portal restarts; same secret, and no allocation notices.
     drop(visit);
     relay.wait_for("/readyz", 503);
     let mut visit = portal.accept().await;
@@ -125,7 +125,7 @@ async fn relay_51_session_with_the_portal() {
         (&b"still there"[..], relayed[0].port())
     );
 
-    // Draining ends the session at once.
+    // portal 85: draining ends the session at once.
     relay.terminate();
     relay.wait_for("/readyz", 503);
     let end = tokio::time::timeout(PATIENCE, visit.socket.next()).await;

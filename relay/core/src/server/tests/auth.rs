@@ -106,6 +106,7 @@ fn relay_09_wrong_password_and_expiry() {
     assert_eq!(reply.code(), ErrorCode::UNAUTHORIZED);
     assert!(!reply.is_signed_by(&wrong), "signed with the right key");
 
+    // portal 86
     let expired = world.user_until(UNIX_START - 1, "salt");
     let reply = world.request(client, &expired, Some(&nonce), dual(None));
     assert_eq!(reply.code(), ErrorCode::UNAUTHORIZED);
@@ -192,6 +193,7 @@ fn relay_14_signed_refresh_vector() {
     }
 }
 
+// portal 86
 #[test]
 fn relay_15_malformed_user_names_are_refused_unsigned() {
     let mut world = World::new(1);
@@ -202,6 +204,7 @@ fn relay_15_malformed_user_names_are_refused_unsigned() {
     };
     for username in [
         "nocolon",
+        "soon:a",
         "1:a:b",
         "99999999999:",
         "+99999999999:a",
