@@ -19,6 +19,8 @@ use crate::{
 const CUT_OFF: Duration = Duration::from_secs(20);
 /// Attempts of an application in cases with loss, one per second.
 const ATTEMPTS: usize = 20;
+/// How long ICE takes to notice that an idle peer is gone.
+const SILENT_RECOVERY: Duration = Duration::from_secs(150);
 /// Failures that are kept; the rest would say the same.
 const MAX_FAILURES: usize = 50;
 
@@ -33,8 +35,6 @@ pub struct Case {
     /// Names of the transitions so far.
     pub done: Vec<&'static str>,
     memory: Memory,
-    /// The last probe to each resource that was answered: what applications repeat when a path is cut.
-    habits: BTreeMap<(usize, usize), Probe>,
 }
 
 impl Case {
@@ -46,7 +46,6 @@ impl Case {
             failures: Vec::new(),
             done: Vec::new(),
             memory: Memory::default(),
-            habits: BTreeMap::new(),
         };
         case.judge(&Expectations::default());
         case
@@ -63,7 +62,6 @@ impl Case {
         self.world.apply(transition);
         self.settle(&expected);
         self.judge(&expected);
-        self.learn_habits(transition);
         if let Some(limit) = expected.recovery_s {
             self.recover(limit);
         }
@@ -132,46 +130,22 @@ impl Case {
         self.world.trace.entries.clear();
     }
 
-    fn learn_habits(&mut self, transition: &Transition) {
-        let (Transition::Send {
-            client,
-            probes: list,
-        }
-        | Transition::Stall {
-            client, then: list, ..
-        }) = transition
-        else {
-            return;
-        };
-        for probe in list {
-            let mut trial = self.model.clone();
-            let send = Transition::Send {
-                client: *client,
-                probes: vec![probe.clone()],
-            };
-            let connected = trial.clients[*client].connected.clone();
-            trial.clients[*client].connected.clear();
-            let fates = trial.apply(&send).probes.remove(0).fates;
-            let reached: Vec<usize> = trial.clients[*client].connected.keys().copied().collect();
-            drop(connected);
-            if let ([resource], true) = (reached.as_slice(), fates.reach.is_some()) {
-                self.habits.insert((*client, *resource), probe.clone());
-            }
-        }
-    }
-
     /// After a path was cut: applications go on with what they did, once a second, until they get through.
     fn recover(&mut self, limit_s: u64) {
-        let mut missing = self.doubtful();
+        let (mut missing, is_complete) = self.doubtful();
+        if !is_complete {
+            // Nothing that may be sent there: ICE has to notice by itself.
+            self.world.run_for(SILENT_RECOVERY);
+        }
         for _ in 0..limit_s {
             if missing.is_empty() {
                 break;
             }
             let mut sent = BTreeMap::new();
-            for key in &missing {
+            for (key, probe) in &missing {
                 let send = Transition::Send {
                     client: key.0,
-                    probes: vec![self.habits[key].clone()],
+                    probes: vec![probe.clone()],
                 };
                 let expected = self.model.apply(&send);
                 self.world.apply(&send);
@@ -187,7 +161,7 @@ impl Case {
         }
         self.keep_violations();
         let step = self.done.len();
-        for (client, resource) in missing {
+        for (client, resource) in missing.into_keys() {
             let text =
                 format!("client {client} does not reach resource {resource} within {limit_s} s");
             logs::note(|| format!("!!! A1: {text}"));
@@ -198,27 +172,24 @@ impl Case {
         self.keep_violations();
     }
 
-    /// Resources whose connection may be lost and that an application uses.
-    fn doubtful(&mut self) -> BTreeSet<(usize, usize)> {
-        let mut doubtful = BTreeSet::new();
+    /// Resources whose connection may be lost, each with a packet that goes there; and whether there is one for all.
+    fn doubtful(&self) -> (BTreeMap<(usize, usize), Probe>, bool) {
+        let mut doubtful = BTreeMap::new();
+        let mut is_complete = true;
         for (client, model) in self.model.clients.iter().enumerate() {
             for (resource, sure) in &model.connected {
                 if *sure || !model.active().any(|id| id == *resource) {
                     continue;
                 }
-                if let Some(probe) = self.habits.get(&(client, *resource)) {
-                    let send = Transition::Send {
-                        client,
-                        probes: vec![probe.clone()],
-                    };
-                    let mut trial = self.model.clone();
-                    if trial.is_legal(&send) && trial.apply(&send).probes[0].fates.reach.is_some() {
-                        doubtful.insert((client, *resource));
+                match self.model.example(client, *resource) {
+                    Some(probe) => {
+                        doubtful.insert((client, *resource), probe);
                     }
+                    None => is_complete = false,
                 }
             }
         }
-        doubtful
+        (doubtful, is_complete)
     }
 
     /// Rules that hold everywhere hold during recovery as well; the rest is not judged.

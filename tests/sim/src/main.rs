@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use sim::{
+    coverage,
     generators::Weights,
     logs,
     runner::{self, Report, Run},
@@ -108,7 +109,10 @@ fn run(args: &RunArgs) -> ExitCode {
     }
     .run();
     print(&report);
-    match report.failures.is_empty() {
+    let missing = coverage::table(&report.coverage, report.cases)
+        .into_iter()
+        .any(|row| row.is_missing());
+    match report.failures.is_empty() && !missing {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }
@@ -124,6 +128,13 @@ fn print(report: &Report) {
         for failure in failures.iter().take(3) {
             println!("  {failure}");
         }
+    }
+    for row in coverage::table(&report.coverage, report.cases) {
+        let mark = if row.is_missing() { "MISSING" } else { "" };
+        println!(
+            "  {:>8} of {:>4} {} {mark}",
+            row.cases, row.required, row.point.name
+        );
     }
     println!("{} failures", report.failures.len());
 }

@@ -55,14 +55,14 @@ pub struct Report {
     /// Failing cases: seed and what does not hold.
     pub failures: Vec<(u64, Vec<String>)>,
     /// Number of cases that reached each coverage point.
-    pub coverage: BTreeMap<String, u64>,
+    pub coverage: BTreeMap<&'static str, u64>,
 }
 
 /// What one case has seen.
 struct Outcome {
     failures: Vec<String>,
     done: Vec<&'static str>,
-    coverage: Vec<String>,
+    coverage: Vec<&'static str>,
 }
 
 impl Run {

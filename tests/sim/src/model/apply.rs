@@ -175,11 +175,18 @@ impl Model {
                 filters,
             } => {
                 let spec = &mut self.resources[*resource];
+                let old = spec.clone();
                 spec.target = target.clone().unwrap_or_else(|| spec.target.clone());
                 spec.site = site.unwrap_or(spec.site);
                 spec.filters = filters.clone().unwrap_or_else(|| spec.filters.clone());
+                let is_replaced = (&spec.target, spec.site) != (&old.target, old.site);
+                let is_changed = *spec != old;
                 for client in &mut self.clients {
-                    client.connected.remove(resource);
+                    if is_replaced {
+                        client.connected.remove(resource);
+                    } else if is_changed && let Some(sure) = client.connected.get_mut(resource) {
+                        *sure = false;
+                    }
                 }
             }
             _ => {}
@@ -295,7 +302,8 @@ impl Model {
         if is_certain || reachable == 0 {
             expected.opened.push((index, reach, is_certain));
         }
-        expected.settle_ms = 2_000;
+        // Nothing announces that a connection does not come about.
+        expected.settle_ms = if is_certain { 2_000 } else { 8_000 };
         let state = match (is_certain, resource) {
             (true, Some(_)) => TcpState::Open,
             (_, _) => TcpState::Unknown,
@@ -305,6 +313,49 @@ impl Model {
             resource: resource.unwrap_or_default(),
             state,
         });
+    }
+
+    /// A packet that goes to a resource and nowhere else.
+    pub fn example(&self, client: usize, resource: usize) -> Option<Probe> {
+        let destinations: Vec<Destination> = match &self.resources[resource].target {
+            Target::Cidr(network) => {
+                let hosts = network.hosts().take(3);
+                hosts.map(Destination::Host).collect()
+            }
+            Target::Internet => vec![Destination::Host([8, 8, 4, 4].into())],
+            Target::Dns(..) => {
+                let names = self.clients[client].resolved.keys();
+                names
+                    .map(|(name, family)| Destination::Name(name.clone(), *family, 0))
+                    .collect()
+            }
+        };
+        let protocols = [
+            Protocol::Icmp,
+            Protocol::Udp(80),
+            Protocol::Udp(53),
+            Protocol::Udp(5000),
+        ];
+        for to in destinations {
+            for how in protocols {
+                let traffic = match how {
+                    Protocol::Icmp => Traffic::Icmp,
+                    Protocol::Udp(port) => Traffic::Udp(port),
+                };
+                if let Route::To {
+                    resources,
+                    addresses,
+                    ..
+                } = self.route(client, &to, traffic)
+                    && resources == BTreeSet::from([resource])
+                    && !addresses.is_empty()
+                {
+                    let source = None;
+                    return Some(Probe { to, how, source });
+                }
+            }
+        }
+        None
     }
 
     /// Whether a connection must still work.

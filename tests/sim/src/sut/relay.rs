@@ -96,7 +96,7 @@ impl RelayHost {
         }
         let mut outputs = self.carry_out(now);
         for (route, payload) in forwarded.0 {
-            outputs.push(self.output(route, payload));
+            outputs.extend(self.output(route, payload));
         }
         self.deadline = self.server.poll_timeout();
         outputs
@@ -121,14 +121,17 @@ impl RelayHost {
                 Command::CreateAllocation { port, family } => {
                     self.server.handle_port_bound(port, family, now);
                 }
-                Command::FreeAllocation { .. } => {}
+                // One server alone counts its users by itself.
+                Command::FreeAllocation { .. }
+                | Command::UserGained { .. }
+                | Command::UserLost { .. } => {}
             }
         }
         outputs
     }
 
-    fn output(&self, route: Route, payload: Vec<u8>) -> Outgoing {
-        match route {
+    fn output(&self, route: Route, payload: Vec<u8>) -> Option<Outgoing> {
+        Some(match route {
             Route::ToPeer { port, peer } => Outgoing {
                 source: SocketAddr::new(self.own_ip(peer.address()), port.get()),
                 destination: peer.address(),
@@ -144,7 +147,8 @@ impl RelayHost {
                     payload: framed,
                 }
             }
-        }
+            Route::ToSibling { .. } => return None,
+        })
     }
 
     fn server_socket(&self, client: ClientSocket) -> SocketAddr {
