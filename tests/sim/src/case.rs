@@ -34,7 +34,20 @@ pub struct Case {
     pub failures: Vec<(usize, Failure)>,
     /// Names of the transitions so far.
     pub done: Vec<&'static str>,
+    /// What the last step was judged by.
+    pub last: Last,
     memory: Memory,
+}
+
+/// What the last step was judged by, for those who want to know more than the model says.
+#[derive(Debug, Clone, Default)]
+pub struct Last {
+    /// When it began, since the start of the case.
+    pub start: Duration,
+    /// What it had to lead to.
+    pub expected: Expectations,
+    /// What was seen.
+    pub entries: Vec<(Duration, Entry)>,
 }
 
 impl Case {
@@ -45,26 +58,41 @@ impl Case {
             world: World::new(topology),
             failures: Vec::new(),
             done: Vec::new(),
+            last: Last::default(),
             memory: Memory::default(),
         };
         case.judge(&Expectations::default());
         case
     }
 
-    /// Applies a transition to both sides and compares. Illegal ones are skipped.
+    /// Applies a transition to both sides and compares; where a path was cut, applications go on until they get through.
+    /// Illegal ones are skipped.
     pub fn step(&mut self, transition: &Transition) {
         if !self.model.is_legal(transition) {
             return;
         }
-        logs::note(|| format!("=== {:?} {transition:?}", self.world.elapsed()));
-        self.done.push(transition.name());
-        let expected = self.model.apply(transition);
-        self.world.apply(transition);
-        self.settle(&expected);
-        self.judge(&expected);
-        if let Some(limit) = expected.recovery_s {
+        self.step_only(std::slice::from_ref(transition));
+        if let Some(limit) = self.last.expected.recovery_s {
             self.recover(limit);
         }
+    }
+
+    /// Applies transitions to both sides, one right after the other, and compares. Illegal ones are skipped.
+    pub fn step_only(&mut self, transitions: &[Transition]) {
+        let start = self.world.elapsed();
+        let mut expected = Expectations::default();
+        for transition in transitions {
+            if self.model.is_legal(transition) {
+                logs::note(|| format!("=== {:?} {transition:?}", self.world.elapsed()));
+                self.done.push(transition.name());
+                expected.merge(self.model.apply(transition));
+                self.world.apply(transition);
+            }
+        }
+        self.settle(&expected);
+        self.judge(&expected);
+        self.last.start = start;
+        self.last.expected = expected;
     }
 
     /// Whether everything holds so far.
@@ -127,7 +155,7 @@ impl Case {
                 self.failures.push((step, failure));
             }
         }
-        self.world.trace.entries.clear();
+        self.last.entries = std::mem::take(&mut self.world.trace.entries);
     }
 
     /// After a path was cut: applications go on with what they did, once a second, until they get through.
@@ -203,6 +231,7 @@ impl Case {
             }
         }
         self.memory.observe(&entries);
+        self.last.entries.extend(entries);
         for text in logs::take_errors() {
             self.failures.push((step, Failure::new(22, text)));
         }
@@ -271,7 +300,7 @@ impl Waiting {
 }
 
 /// Numbers of the probes that were answered, or for which an error came back.
-fn answered_probes(entries: &[(Duration, Entry)]) -> BTreeSet<u64> {
+pub(crate) fn answered_probes(entries: &[(Duration, Entry)]) -> BTreeSet<u64> {
     let mut answered = BTreeSet::new();
     for (_, entry) in entries {
         let Entry::Return { client, packet } = entry else {

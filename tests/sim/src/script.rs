@@ -7,10 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use connlib_tunnel::PathKind;
 use serde::{Deserialize, Serialize};
 
+pub use expect::Expect;
+
 use crate::{case::Case, topology::Topology, transition::Transition};
+
+mod expect;
 
 /// The schema that this program reads.
 pub const VERSION: u32 = 1;
@@ -32,32 +35,13 @@ pub struct Script {
 /// One line of a scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Step {
-    /// Something happens; the model says what it must lead to. It must be legal.
+    /// Something happens; the model says what it must lead to. It must be legal. Where it cuts a path, applications go on
+    /// until they get through again.
     Do(Transition),
+    /// Several things happen at once, and no application does anything beyond them. All must be legal at first.
+    AtOnce(Vec<Transition>),
     /// Something more is expected than what the model says.
     Expect(Expect),
-}
-
-/// An expectation beyond the model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Expect {
-    /// All connections of a client have a path without a relay.
-    Direct {
-        /// Which client.
-        client: usize,
-    },
-    /// All connections of a client have a path through a relay.
-    Relayed {
-        /// Which client.
-        client: usize,
-    },
-    /// A client has this many connections.
-    Connections {
-        /// Which client.
-        client: usize,
-        /// How many.
-        count: usize,
-    },
 }
 
 impl Script {
@@ -103,11 +87,14 @@ impl Script {
         for (index, step) in self.steps.iter().enumerate() {
             match step {
                 Step::Do(transition) => {
-                    ensure!(
-                        case.model.is_legal(transition),
-                        "step {index} makes no sense here: {transition:?}"
-                    );
+                    ensure_legal(&case, index, transition)?;
                     case.step(transition);
+                }
+                Step::AtOnce(transitions) => {
+                    for transition in transitions {
+                        ensure_legal(&case, index, transition)?;
+                    }
+                    case.step_only(transitions);
                 }
                 Step::Expect(expect) => expect
                     .check(&case)
@@ -124,26 +111,12 @@ impl Script {
     }
 }
 
-impl Expect {
-    fn check(&self, case: &Case) -> Result<()> {
-        match self {
-            Self::Direct { client } => {
-                let paths = case.world.paths(*client);
-                let direct = paths.iter().all(|path| path.is_direct());
-                ensure!(direct && !paths.is_empty(), "paths are {paths:?}");
-            }
-            Self::Relayed { client } => {
-                let paths = case.world.paths(*client);
-                let relayed = !paths.contains(&PathKind::PeerToPeer);
-                ensure!(relayed && !paths.is_empty(), "paths are {paths:?}");
-            }
-            Self::Connections { client, count } => {
-                let is = case.world.snapshot().clients[*client].connections;
-                ensure!(is == *count, "there are {is}");
-            }
-        }
-        Ok(())
-    }
+fn ensure_legal(case: &Case, index: usize, transition: &Transition) -> Result<()> {
+    ensure!(
+        case.model.is_legal(transition),
+        "step {index} makes no sense here: {transition:?}"
+    );
+    Ok(())
 }
 
 /// The scripts of this crate, by name.

@@ -33,6 +33,9 @@ pub enum Transition {
         to: Destination,
         /// Port.
         port: u16,
+        /// Whether it sends keep-alives, which wake a tunnel that sleeps.
+        #[serde(default = "yes")]
+        keep_alive: bool,
     },
     /// Bytes travel on an open connection.
     UseTcp {
@@ -340,6 +343,10 @@ pub enum RogueAct {
     },
     /// Sends bytes that are no packet at all.
     Garbage,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Transition {

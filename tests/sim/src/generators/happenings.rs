@@ -161,7 +161,12 @@ fn queries(model: &Model, client: usize) -> BoxedStrategy<Transition> {
 fn open_tcp(model: &Model, client: usize) -> BoxedStrategy<Transition> {
     let port = one_of([22u16, 80, 443, 8080]);
     (destination(model, client), port)
-        .prop_map(move |(to, port)| Transition::OpenTcp { client, to, port })
+        .prop_map(move |(to, port)| Transition::OpenTcp {
+            client,
+            to,
+            port,
+            keep_alive: true,
+        })
         .boxed()
 }
 

@@ -33,7 +33,9 @@ impl Model {
                 self.send(*client, then, &mut expected);
             }
             Transition::Query { client, queries } => self.query(*client, queries, &mut expected),
-            Transition::OpenTcp { client, to, port } => {
+            Transition::OpenTcp {
+                client, to, port, ..
+            } => {
                 self.open_tcp(*client, to, *port, &mut expected);
             }
             Transition::UseTcp { connection, .. } => {
@@ -239,6 +241,10 @@ impl Model {
                 may_lack_family,
             } => {
                 self.connect(client, resources);
+                if !self.has_paths() {
+                    self.clients[client].doubt_connections();
+                    return Fates::silence();
+                }
                 Fates {
                     reach: (!addresses.is_empty()).then(|| self.reach(resources, addresses)),
                     no_family: *may_lack_family,
@@ -246,6 +252,11 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// Whether there is any way between clients and gateways.
+    fn has_paths(&self) -> bool {
+        !self.direct_blocked || !self.topology.relays.is_empty()
     }
 
     fn reach(&self, resources: &BTreeSet<usize>, addresses: &BTreeSet<std::net::IpAddr>) -> Reach {

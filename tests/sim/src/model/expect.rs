@@ -26,6 +26,19 @@ pub struct Expectations {
     pub idle_s: u64,
 }
 
+impl Expectations {
+    /// Adds what a transition at the same time must lead to.
+    pub fn merge(&mut self, other: Self) {
+        self.probes.extend(other.probes);
+        self.queries.extend(other.queries);
+        self.opened.extend(other.opened);
+        self.used.extend(other.used);
+        self.settle_ms = self.settle_ms.max(other.settle_ms);
+        self.recovery_s = self.recovery_s.max(other.recovery_s);
+        self.idle_s += other.idle_s;
+    }
+}
+
 /// A packet of an application.
 #[derive(Debug, Clone)]
 pub struct ExpectedProbe {

@@ -28,7 +28,12 @@ impl World {
                 self.send(*client, probes, first);
             }
             Transition::Query { client, queries } => self.query(*client, queries),
-            Transition::OpenTcp { client, to, port } => self.open_tcp(*client, to, *port),
+            Transition::OpenTcp {
+                client,
+                to,
+                port,
+                keep_alive,
+            } => self.open_tcp(*client, to, *port, *keep_alive),
             Transition::UseTcp { connection, from } => self.use_tcp(*connection, *from),
             Transition::CloseTcp { connection } => self.close_tcp(*connection),
             Transition::Idle { seconds } => self.run_for(Duration::from_secs(*seconds)),
@@ -99,7 +104,7 @@ impl World {
         }
     }
 
-    fn open_tcp(&mut self, client: usize, to: &Destination, port: u16) {
+    fn open_tcp(&mut self, client: usize, to: &Destination, port: u16, keep_alive: bool) {
         let index = self.connections.len();
         let now = self.clock.now();
         let host = &mut self.clients[client];
@@ -112,7 +117,7 @@ impl World {
         if let (Some(config), Some(ip)) = (&host.config, address) {
             let source = own_address(config, ip);
             let to = SocketAddr::new(ip, port);
-            connection.source_port = host.apps.tcp.open(index, source, to, now);
+            connection.source_port = host.apps.tcp.open(index, source, to, keep_alive, now);
         }
         self.connections.push(connection);
         self.drain_client(client);

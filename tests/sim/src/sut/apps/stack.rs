@@ -69,15 +69,15 @@ impl Stack {
         self.sockets.add(socket)
     }
 
-    /// Opens a connection. `patience` is how long it goes on without an acknowledgement.
+    /// Opens a connection. `patience` is how long it goes on without an acknowledgement; `None` is for ever.
     pub(crate) fn connect(
         &mut self,
         local: SocketAddr,
         remote: SocketAddr,
-        patience: Duration,
+        patience: Option<Duration>,
         keep_alive: Option<Duration>,
     ) -> SocketHandle {
-        let handle = self.add(Some(patience), keep_alive);
+        let handle = self.add(patience, keep_alive);
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(handle);
         socket
             .connect(self.interface.context(), endpoint(remote), endpoint(local))

@@ -81,13 +81,17 @@ impl Tcp {
         connection: usize,
         source: IpAddr,
         to: SocketAddr,
+        keep_alive: bool,
         now: Instant,
     ) -> u16 {
         let local_port = self.take_port();
         let local = SocketAddr::new(source, local_port);
-        let handle = self
-            .stack
-            .connect(local, to, self.patience, Some(KEEP_ALIVE));
+        // The stack's patience counts silence: without keep-alives it would end an idle connection.
+        let (patience, keep_alive) = match keep_alive {
+            true => (Some(self.patience), Some(KEEP_ALIVE)),
+            false => (None, None),
+        };
+        let handle = self.stack.connect(local, to, patience, keep_alive);
         let entry = Connection {
             handle,
             local_port,
@@ -135,7 +139,7 @@ impl Tcp {
         now: Instant,
     ) {
         let local = SocketAddr::new(source, self.take_port());
-        let handle = self.stack.connect(local, server, QUERY_PATIENCE, None);
+        let handle = self.stack.connect(local, server, Some(QUERY_PATIENCE), None);
         let pending = PendingQuery {
             handle,
             message: Some(message),
