@@ -88,10 +88,10 @@ pub enum Entry {
         /// Which client.
         client: usize,
     },
-    /// A client opened a new channel to the portal.
+    /// A client or gateway opened a new channel to the portal by itself.
     ChannelOpened {
-        /// Which client.
-        client: usize,
+        /// Who.
+        by: Component,
     },
     /// A component sent a message to the portal.
     ToPortal {

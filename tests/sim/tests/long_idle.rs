@@ -8,7 +8,9 @@ use std::time::Duration;
 use sim::{
     logs,
     script::{Expect, Script, Step, VERSION},
-    topology::{ClientSpec, Families, GatewaySpec, HostSpec, NameSpec, ResourceSpec, Target, Topology},
+    topology::{
+        ClientSpec, Families, GatewaySpec, HostSpec, NameSpec, ResourceSpec, Target, Topology,
+    },
     transition::{
         Destination, Family, Probe, Protocol, Query, Question, RecordType, Side, Transition,
         Transport,
@@ -70,10 +72,17 @@ fn li_1_tcp_after_idle() {
             for from in [Side::Application, Side::Resource] {
                 let mut steps = start(kind, path, open_tcp(kind));
                 // On the connection that was there, and on a new one.
-                let used = Transition::UseTcp { connection: 0, from };
+                let used = Transition::UseTcp {
+                    connection: 0,
+                    from,
+                };
                 steps.extend([idle(360), Step::Do(used), in_time(path)]);
                 steps.extend([idle(360), Step::Do(open_tcp(kind)), in_time(path)]);
-                run(&format!("LI-1 {path:?} {kind:?} TCP, {from:?} first"), path, steps);
+                run(
+                    &format!("LI-1 {path:?} {kind:?} TCP, {from:?} first"),
+                    path,
+                    steps,
+                );
             }
         }
     }
@@ -120,7 +129,12 @@ fn li_12_data_from_the_resource_after_idle() {
         for kind in [Kind::Cidr, Kind::Dns] {
             for seconds in [170, 181, 300, 470] {
                 let mut steps = start(kind, path, open_tcp(kind));
-                let used = |from| Step::Do(Transition::UseTcp { connection: 0, from });
+                let used = |from| {
+                    Step::Do(Transition::UseTcp {
+                        connection: 0,
+                        from,
+                    })
+                };
                 steps.extend([used(Side::Application), idle(seconds), used(Side::Resource)]);
                 steps.push(Step::Expect(Expect::AnsweredWithin { ms: AT_ONCE }));
                 run(&format!("LI-12 {path:?} {kind:?} {seconds} s"), path, steps);

@@ -26,7 +26,10 @@ pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut
                 }
             }
             // A new channel or process starts over: what was asked on the old one is asked again.
-            Entry::Restarted { client } | Entry::ChannelOpened { client } => {
+            Entry::Restarted { client }
+            | Entry::ChannelOpened {
+                by: Component::Client(client),
+            } => {
                 memory.intents.retain(|(of, _), _| of != client);
             }
             _ => {}

@@ -243,8 +243,11 @@ impl Model {
                 self.connect(client, resources);
                 if !self.has_paths() {
                     self.clients[client].doubt_connections();
+                    self.clients[client].out_of_reach.extend(resources);
                     return Fates::silence();
                 }
+                let reached = &mut self.clients[client].out_of_reach;
+                reached.retain(|resource| !resources.contains(resource));
                 Fates {
                     reach: (!addresses.is_empty()).then(|| self.reach(resources, addresses)),
                     no_family: *may_lack_family,

@@ -32,6 +32,8 @@ pub struct ClientModel {
     pub servers: Vec<SocketAddr>,
     /// Resources that traffic has flowed to; `false` if the connection may be lost since.
     pub connected: BTreeMap<usize, bool>,
+    /// Resources that were asked for when there was no way to them: the portal may have said so.
+    pub out_of_reach: BTreeSet<usize>,
     /// Who gets the traffic of a network; several if that is not known for sure.
     pub preferred: BTreeMap<IpNet, BTreeSet<usize>>,
     /// Its networks and who has them.
@@ -58,6 +60,7 @@ impl ClientModel {
             announced: BTreeMap::new(),
             servers: Vec::new(),
             connected: BTreeMap::new(),
+            out_of_reach: BTreeSet::new(),
             preferred: BTreeMap::new(),
             members: BTreeMap::new(),
         }

@@ -28,9 +28,7 @@ impl Model {
             }
             Transition::OpenTcp {
                 client, to, port, ..
-            } => {
-                has_client(client) && *port != 53 && self.is_known(*client, to)
-            }
+            } => has_client(client) && *port != 53 && self.is_known(*client, to),
             Transition::UseTcp { connection, .. } | Transition::CloseTcp { connection } => {
                 self.is_open(*connection)
             }

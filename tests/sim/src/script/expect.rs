@@ -25,8 +25,8 @@ pub enum Expect {
         /// Which client.
         client: usize,
     },
-    /// All connections of a client go through its own relay straight to the gateway's host.
-    RelayedToHost {
+    /// All connections of a client go straight to an address that the gateway has on its relay.
+    RelayedByGateway {
         /// Which client.
         client: usize,
     },
@@ -51,10 +51,10 @@ pub enum Expect {
         /// How many.
         count: usize,
     },
-    /// A client opened this many new channels to the portal.
+    /// A client or gateway opened this many new channels to the portal by itself.
     NewChannels {
-        /// Which client.
-        client: usize,
+        /// Who.
+        of: Component,
         /// How many.
         count: usize,
     },
@@ -77,8 +77,8 @@ impl Expect {
         match self {
             Self::Direct { client } => has_paths(case, *client, PathKind::is_direct),
             Self::Relayed { client } => has_paths(case, *client, |path| !path.is_direct()),
-            Self::RelayedToHost { client } => {
-                has_paths(case, *client, |path| path == PathKind::RelayToPeer)
+            Self::RelayedByGateway { client } => {
+                has_paths(case, *client, |path| path == PathKind::PeerToRelay)
             }
             Self::Connections { client, count } => {
                 let is = case.world.snapshot().clients[*client].connections;
@@ -89,8 +89,9 @@ impl Expect {
                 let is_meant = |entry: &Entry| matches!(entry, Entry::ToPortal { from: by, event: name, .. } if by == from && name == event);
                 expect_count(count_entries(case, is_meant), *count)
             }
-            Self::NewChannels { client, count } => {
-                let is_meant = |entry: &Entry| matches!(entry, Entry::ChannelOpened { client: of } if of == client);
+            Self::NewChannels { of, count } => {
+                let is_meant =
+                    |entry: &Entry| matches!(entry, Entry::ChannelOpened { by } if by == of);
                 expect_count(count_entries(case, is_meant), *count)
             }
             Self::TunConfigs { client, count } => {

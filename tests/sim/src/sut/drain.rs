@@ -74,7 +74,7 @@ impl World {
                 PortalOutput::Send(message) => self.send_for_client(index, message),
                 PortalOutput::Reconnect { .. } => {
                     let identity = self.clients[index].identity();
-                    self.trace.push(at, Entry::ChannelOpened { client: index });
+                    self.trace.push(at, Entry::ChannelOpened { by: component });
                     self.portal.open(component, identity, &self.clock);
                 }
             }
@@ -217,6 +217,8 @@ impl World {
                 PortalOutput::Send(message) => self.send_for_gateway(index, message),
                 PortalOutput::Reconnect { .. } => {
                     let identity = self.gateways[index].identity();
+                    let at = self.clock.elapsed();
+                    self.trace.push(at, Entry::ChannelOpened { by: component });
                     self.portal.open(component, identity, &self.clock);
                 }
             }

@@ -139,7 +139,9 @@ impl Tcp {
         now: Instant,
     ) {
         let local = SocketAddr::new(source, self.take_port());
-        let handle = self.stack.connect(local, server, Some(QUERY_PATIENCE), None);
+        let handle = self
+            .stack
+            .connect(local, server, Some(QUERY_PATIENCE), None);
         let pending = PendingQuery {
             handle,
             message: Some(message),
