@@ -123,6 +123,9 @@ impl Relay {
                     self.server.handle_port_bound(port, family, now);
                 }
                 Command::FreeAllocation { .. } => {}
+                Command::UserGained { .. } | Command::UserLost { .. } => {
+                    unreachable!("this relay is one server by itself")
+                }
             }
         }
         outputs
@@ -139,6 +142,7 @@ impl Relay {
                 framed.extend(payload);
                 (self.server_socket(client), client.address(), framed)
             }
+            Route::ToSibling { .. } => unreachable!("this relay is one server by itself"),
         }
     }
 
