@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use connlib_snownet::{Event, PathKind, Role};
 use connlib_stun::{Class, Envelope};
+use ip_packet::make;
 
 use crate::world::{Place, Wire, World, v6};
 use crate::{C, G};
@@ -45,6 +46,38 @@ fn snownet_25_two_symmetric_nats_connect_relay_to_relay() {
         assert_eq!(client, PathKind::RelayToRelay);
         assert_eq!(gateway, PathKind::RelayToRelay);
     }
+}
+
+// tunnel 78: over the longest way, with the headers of both.
+#[test]
+fn largest_packets_pass_through_two_relays() {
+    let mut world = World::pair(2, Place::Symmetric, Place::Symmetric);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(world.kind(C, G), Some(PathKind::RelayToRelay));
+    let largest = make::udp_packet(
+        ([100, 64, 0, 1], 1).into(),
+        ([100, 64, 0, 2], 2).into(),
+        &[7; 1252],
+    )
+    .unwrap();
+    assert_eq!(largest.as_slice().len(), 1280);
+
+    let since = world.elapsed();
+    for (from, to) in [(C, G), (G, C)] {
+        world.send_packet(from, to, &largest).unwrap();
+        world.run_for(Duration::from_secs(1));
+        let received = world.hosts[to]
+            .received
+            .last()
+            .map(|(_, _, bytes)| &bytes[..]);
+        assert_eq!(received, Some(largest.as_slice()));
+    }
+    let longest = world
+        .wires_since(since)
+        .map(|wire| wire.payload.len())
+        .max();
+    assert_eq!(longest, Some(1316));
 }
 
 #[test]

@@ -294,14 +294,22 @@ impl World {
     }
 
     pub fn try_send(&mut self, from: usize, to: usize, number: u32) -> Option<Encapsulated> {
-        let packet = packet(number);
+        self.send_packet(from, to, &packet(number))
+    }
+
+    pub fn send_packet(
+        &mut self,
+        from: usize,
+        to: usize,
+        packet: &IpPacket,
+    ) -> Option<Encapsulated> {
         let mut sink = Sink::default();
         let now = self.now;
         let outcome = self.hosts[from]
             .node
             .encapsulate(
                 to as u32,
-                &mut Single::from(&packet),
+                &mut Single::from(packet),
                 Ecn::NotEct,
                 now,
                 &mut sink,
