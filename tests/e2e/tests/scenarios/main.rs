@@ -11,7 +11,6 @@ mod packets;
 mod policies;
 mod relays;
 mod restarts;
-mod roaming;
 mod steps;
 mod support;
 
@@ -23,7 +22,6 @@ use e2e::case::Case;
 const CASES: &[&[Case]] = &[
     idle::CASES,
     restarts::CASES,
-    roaming::CASES,
     relays::CASES,
     policies::CASES,
     cleanup::CASES,
