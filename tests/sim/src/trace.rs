@@ -12,8 +12,6 @@ use crate::transition::Component;
 pub struct Trace {
     /// Since the last check.
     pub entries: Vec<(Duration, Entry)>,
-    /// Datagrams of the whole case, if wanted: what two runs of one case must have in common (design row 39).
-    pub wires: Option<Vec<Wire>>,
 }
 
 /// Something that was seen.

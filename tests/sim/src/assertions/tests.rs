@@ -1,1 +1,674 @@
-//! Each assertion fails on a trace that violates it.
+//! Each assertion fails on a trace that violates it (testing §5.12): the trace of a sound step is changed in one place.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
+
+use connlib_model::ResourceStatus;
+use ip_packet::{IpPacket, make};
+
+use super::{Evidence, Memory, Snapshot, check, time, wire};
+use crate::{
+    case::Case,
+    logs,
+    model::{Expectations, Model},
+    sut::probe_number,
+    topology::{
+        ClientSpec, Failure as Fault, Families, GatewaySpec, HostSpec, NameSpec, ResourceSpec,
+        Target, Topology,
+    },
+    trace::{Class, Entry, TcpEvent, Wire},
+    transition::{
+        Component, Destination, Family, Probe, Protocol, Query, Question, RecordType, Side,
+        Transition, Transport,
+    },
+};
+
+/// Probes of the step.
+const TO_HOST: u64 = 0;
+const TO_NAME: u64 = 1;
+const TO_UNREACHABLE: u64 = 2;
+/// Queries of the step; number 0 came before.
+const OVER_UDP: u64 = 1;
+const OVER_TCP: u64 = 2;
+
+/// Everything that the assertions look at after one step.
+#[derive(Clone)]
+struct Trial {
+    model: Model,
+    expected: Expectations,
+    entries: Vec<(Duration, Entry)>,
+    snapshot: Snapshot,
+    memory: Memory,
+}
+
+#[test]
+fn the_unchanged_trace_is_sound() {
+    assert_eq!(broken_by(|_| {}), BTreeSet::new());
+}
+
+#[test]
+fn a1_packet_that_does_not_arrive() {
+    assert!(broken_by(|trial| trial.remove_arrival(TO_HOST)).contains(&1));
+}
+
+#[test]
+fn a1_answer_that_comes_twice() {
+    let broken = broken_by(|trial| {
+        let reply = trial.entries[trial.reply(TO_HOST)].clone();
+        trial.entries.push(reply);
+    });
+    assert!(broken.contains(&1));
+}
+
+#[test]
+fn a1_packet_at_another_sites_gateway() {
+    let broken = broken_by(|trial| {
+        let index = trial.arrival(TO_HOST);
+        if let Entry::Arrival { gateway, .. } = &mut trial.entries[index].1 {
+            *gateway = 1;
+        }
+    });
+    assert!(broken.contains(&1));
+}
+
+#[test]
+fn a2_answer_from_another_host() {
+    let broken = broken_by(|trial| {
+        let index = trial.reply(TO_HOST);
+        trial.change_packet(index, |flow| flow.source.set_ip([10, 1, 0, 99].into()));
+    });
+    assert!(broken.contains(&2));
+}
+
+#[test]
+fn a2_answer_from_another_port() {
+    let broken = broken_by(|trial| {
+        let index = trial.reply(TO_HOST);
+        trial.change_packet(index, |flow| flow.source.set_port(81));
+    });
+    assert!(broken.contains(&2));
+}
+
+#[test]
+fn a3_packet_with_another_source_behind_the_gateway() {
+    let broken = broken_by(|trial| {
+        let index = trial.arrival(TO_HOST);
+        trial.change_packet(index, |flow| flow.source.set_ip([100, 64, 7, 7].into()));
+    });
+    assert!(broken.contains(&3));
+}
+
+#[test]
+fn a4_packet_to_a_host_that_is_not_the_names() {
+    let broken = broken_by(|trial| {
+        let index = trial.arrival(TO_NAME);
+        trial.change_packet(index, |flow| flow.destination.set_ip([10, 9, 0, 9].into()));
+    });
+    assert!(broken.contains(&4));
+}
+
+#[test]
+fn a5_proxy_address_that_changes_its_meaning() {
+    let broken = broken_by(|trial| {
+        let index = trial.arrival(TO_NAME);
+        trial.change_packet(index, |flow| {
+            let other = match flow.destination.ip() {
+                ip if ip == IpAddr::from([10, 9, 0, 1]) => [10, 9, 0, 2],
+                _ => [10, 9, 0, 1],
+            };
+            flow.destination.set_ip(other.into());
+        });
+    });
+    assert_eq!(broken, BTreeSet::from([5]));
+}
+
+#[test]
+fn a6_packet_that_nobody_sent() {
+    let packet = || {
+        let from = SocketAddr::from(([100, 64, 0, 1], 9));
+        let to = SocketAddr::from(([10, 1, 0, 7], 9));
+        make::udp_packet(from, to, b"nobody's").unwrap()
+    };
+    let at_gateway = broken_by(|trial| {
+        let entry = Entry::Arrival {
+            gateway: 0,
+            packet: packet(),
+        };
+        trial.add(entry);
+    });
+    let at_client = broken_by(|trial| {
+        let entry = Entry::Return {
+            client: 0,
+            packet: packet(),
+        };
+        trial.add(entry);
+    });
+    assert!(at_gateway.contains(&6) && at_client.contains(&6));
+}
+
+/// A7: what belongs together is told by the number in the payload: order does not matter, the number does.
+#[test]
+fn a7_packets_are_told_apart_by_their_payload() {
+    let in_another_order = broken_by(|trial| {
+        let (a, b) = (trial.reply(TO_HOST), trial.reply(TO_NAME));
+        trial.entries.swap(a, b);
+    });
+    let with_another_number = broken_by(|trial| {
+        let index = trial.reply(TO_HOST);
+        trial.change_packet(index, |flow| flow.number = TO_NAME);
+    });
+    assert_eq!(in_another_order, BTreeSet::new());
+    assert!(with_another_number.contains(&1));
+}
+
+#[test]
+fn a8_error_with_another_mtu() {
+    let broken = broken_by(|trial| trial.change_error([0, 0, 4, 0], |_| {}));
+    assert!(broken.contains(&8));
+}
+
+#[test]
+fn a8_error_about_another_port() {
+    // The first bytes behind the embedded IPv4 header are the source port; whose error it is shows only in its flow.
+    let broken = broken_by(|trial| trial.change_error(MTU, |embedded| embedded[21] ^= 0x40));
+    assert!(broken.contains(&1) || broken.contains(&6));
+    // The embedded destination is what the gateway should have translated back.
+    let broken = broken_by(|trial| trial.change_error(MTU, |embedded| embedded[19] ^= 1));
+    assert!(broken.contains(&8));
+}
+
+#[test]
+fn a9_query_without_response() {
+    let broken = broken_by(|trial| {
+        let index = trial.response(OVER_UDP);
+        trial.entries.remove(index);
+    });
+    assert!(broken.contains(&9));
+}
+
+#[test]
+fn a9_response_that_comes_twice_or_to_nobody() {
+    let twice = broken_by(|trial| {
+        let response = trial.entries[trial.response(OVER_UDP)].clone();
+        trial.entries.push(response);
+    });
+    let to_nobody = broken_by(|trial| {
+        let mut response = trial.entries[trial.response(OVER_UDP)].1.clone();
+        if let Entry::DnsResponse { query, .. } = &mut response {
+            *query = None;
+        }
+        trial.add(response);
+    });
+    assert!(twice.contains(&9) && to_nobody.contains(&9));
+}
+
+#[test]
+fn a9_response_with_another_id() {
+    assert!(broken_by(|trial| trial.change_response(|message| message[0] ^= 1)).contains(&9));
+}
+
+#[test]
+fn a9_query_past_the_tunnel_that_asks_another_server() {
+    let broken = broken_by(|trial| {
+        for (_, entry) in &mut trial.entries {
+            if let Entry::HostLookup { server, .. } = entry {
+                server.set_port(54);
+            }
+        }
+    });
+    assert!(broken.contains(&9));
+}
+
+#[test]
+fn a10_query_over_tcp_that_fails() {
+    let broken = broken_by(|trial| {
+        let index = trial.response(OVER_TCP);
+        trial.entries[index].1 = Entry::DnsFailure {
+            client: 0,
+            query: OVER_TCP,
+        };
+    });
+    assert!(broken.contains(&10));
+}
+
+/// A11: an address that is not the one that is configured; known hosts are records like any other here.
+#[test]
+fn a11_response_with_another_address() {
+    let broken = broken_by(|trial| {
+        trial.change_response(|message| *message.last_mut().unwrap() ^= 1);
+    });
+    assert!(broken.contains(&9));
+}
+
+#[test]
+fn a12_resolvers_out_of_order_or_doubled() {
+    let reversed = broken_by(|trial| trial.config().dns_sentinels.reverse());
+    let doubled = broken_by(|trial| {
+        let first = trial.config().dns_sentinels[0];
+        trial.config().dns_sentinels.push(first);
+    });
+    assert!(reversed.contains(&12) && doubled.contains(&12));
+}
+
+#[test]
+fn a13_routes_that_are_missing_or_too_many() {
+    let network = "10.1.0.0/24".parse().unwrap();
+    let missing = broken_by(|trial| {
+        trial.config().routes_v4.remove(&network);
+    });
+    let more = broken_by(|trial| {
+        trial
+            .config()
+            .routes_v4
+            .insert("10.2.0.0/24".parse().unwrap());
+    });
+    assert!(missing.contains(&13) && more.contains(&13));
+}
+
+#[test]
+fn a13_configuration_that_is_announced_again() {
+    let broken = broken_by(|trial| {
+        let config = trial.config().clone();
+        for _ in 0..2 {
+            let (client, config) = (0, config.clone());
+            trial.add(Entry::TunConfig { client, config });
+        }
+    });
+    assert!(broken.contains(&13));
+}
+
+#[test]
+fn a14_idle_system_that_talks() {
+    let talking = |datagrams: u64| {
+        broken_by(|trial| {
+            trial.expected = Expectations {
+                idle_s: 360,
+                ..Expectations::default()
+            };
+            trial.model.connections.clear();
+            trial.entries.clear();
+            for number in 0..datagrams {
+                let at = Duration::from_secs(360) * number as u32 / datagrams as u32;
+                let from = Component::Client(0);
+                let mut wire = datagram(from, Class::WireGuard(4), 100);
+                wire.at = at;
+                trial.entries.push((at, Entry::Wire(wire)));
+            }
+        })
+    };
+    assert_eq!(talking(300), BTreeSet::new());
+    assert!(talking(1_500).contains(&14));
+    assert!(talking(5_000).contains(&14));
+}
+
+#[test]
+fn a15_allocations_that_nobody_can_have() {
+    assert!(broken_by(|trial| trial.snapshot.allocations[0] = 100).contains(&15));
+}
+
+#[test]
+fn a16_gateway_that_starts_a_handshake() {
+    let numbers = |wire: &Wire| -> Vec<u8> { wire::check(wire).iter().map(|b| b.0).collect() };
+    let of_gateway = |class| datagram(Component::Gateway(0), class, 148);
+    assert_eq!(numbers(&of_gateway(Class::WireGuard(1))), [16]);
+    assert_eq!(numbers(&of_gateway(Class::Channel(1))), [16]);
+    assert_eq!(numbers(&of_gateway(Class::WireGuard(2))), [] as [u8; 0]);
+    let of_client = datagram(Component::Client(0), Class::WireGuard(1), 148);
+    assert_eq!(numbers(&of_client), [] as [u8; 0]);
+}
+
+#[test]
+fn a17_datagram_that_is_too_long() {
+    let long = |len| datagram(Component::Client(0), Class::Channel(4), len);
+    assert_eq!(wire::check(&long(1_316)), []);
+    assert_eq!(wire::check(&long(1_317))[0].0, 17);
+}
+
+#[test]
+fn a18_connections_to_sites_that_nobody_uses() {
+    let broken = broken_by(|trial| trial.snapshot.clients[0].connections = 2);
+    assert!(broken.contains(&18));
+}
+
+#[test]
+fn a19_deadline_that_stays_due() {
+    #[expect(clippy::disallowed_methods, reason = "only differences to it are used")]
+    let now = Instant::now();
+    let late = now + Duration::from_nanos(1);
+    let who = Component::Client(0);
+    assert!(time::stays_due(who, Some(now), now).is_some());
+    assert_eq!(time::stays_due(who, Some(late), now), None);
+    assert_eq!(time::stays_due(who, None, now), None);
+}
+
+#[test]
+fn a20_list_that_is_not_what_was_granted() {
+    let shorter = broken_by(|trial| {
+        trial.snapshot.clients[0].resources.pop();
+    });
+    let offline = broken_by(|trial| {
+        trial.snapshot.clients[0].resources[0].status = ResourceStatus::Offline;
+    });
+    let reversed = broken_by(|trial| trial.snapshot.clients[0].resources.reverse());
+    let switched_off = broken_by(|trial| trial.snapshot.clients[0].resources[0].enabled = false);
+    for broken in [shorter, offline, reversed, switched_off] {
+        assert!(broken.contains(&20));
+    }
+}
+
+#[test]
+fn a20_list_that_is_announced_again() {
+    let broken = broken_by(|trial| {
+        let list = trial.snapshot.clients[0].resources.clone();
+        for _ in 0..2 {
+            let (client, list) = (0, list.clone());
+            trial.add(Entry::Resources { client, list });
+        }
+    });
+    assert!(broken.contains(&20));
+}
+
+#[test]
+fn a21_connections_that_are_not_made_stay_silent_or_end() {
+    let without = |event: fn(&TcpEvent) -> bool| {
+        broken_by(|trial| {
+            let entries = &mut trial.entries;
+            entries.retain(|(_, entry)| !matches!(entry, Entry::Tcp { event: e, .. } if event(e)));
+        })
+    };
+    let ended = broken_by(|trial| {
+        trial.add(Entry::Tcp {
+            connection: 0,
+            event: TcpEvent::Closed,
+        });
+    });
+    assert!(without(|event| *event == TcpEvent::Established).contains(&21));
+    assert!(without(|event| matches!(event, TcpEvent::Received(_))).contains(&21));
+    assert!(ended.contains(&21));
+}
+
+#[test]
+fn a22_error_event() {
+    let failures = logs::with(None, || {
+        let mut case = Case::new(&Topology::default());
+        tracing::error!("must never happen");
+        case.step(&Transition::Idle { seconds: 1 });
+        case.failures
+    });
+    assert!(failures.iter().any(|(_, failure)| failure.assertion == 22));
+}
+
+#[test]
+fn a23_messages_that_are_not_legal() {
+    let asks = |resource| Entry::ToPortal {
+        from: Component::Client(0),
+        event: "create_flow".to_owned(),
+        resource: Some(resource),
+        connected: true,
+    };
+    let too_soon = broken_by(|trial| {
+        trial.add(asks(0));
+        trial.add(asks(0));
+    });
+    let not_granted = broken_by(|trial| trial.add(asks(2)));
+    let without_connection = broken_by(|trial| {
+        trial.add(Entry::ToPortal {
+            from: Component::Client(0),
+            event: "broadcast_ice_candidates".to_owned(),
+            resource: None,
+            connected: false,
+        });
+    });
+    for broken in [too_soon, not_granted, without_connection] {
+        assert_eq!(broken, BTreeSet::from([23]));
+    }
+}
+
+#[test]
+fn breaches_that_the_world_sees_itself_are_failures() {
+    let broken = broken_by(|trial| {
+        trial.add(Entry::Violation {
+            assertion: 19,
+            text: "time stands still".to_owned(),
+        });
+    });
+    assert_eq!(broken, BTreeSet::from([19]));
+}
+
+/// Numbers of the assertions that fail after a change.
+fn broken_by(change: impl FnOnce(&mut Trial)) -> BTreeSet<u8> {
+    static SOUND: LazyLock<Trial> = LazyLock::new(Trial::sound);
+    let mut trial = SOUND.clone();
+    change(&mut trial);
+    trial
+        .check()
+        .iter()
+        .map(|failure| failure.assertion)
+        .collect()
+}
+
+/// What "too big" reports in the step.
+const MTU: [u8; 4] = [0, 0, 4, 176];
+
+/// A datagram of a probe, taken apart.
+struct Flow {
+    source: SocketAddr,
+    destination: SocketAddr,
+    number: u64,
+}
+
+impl Trial {
+    /// Probes, queries and connections that all do what they should.
+    fn sound() -> Self {
+        let mut case = Case::new(&topology());
+        case.step(&query(&[(RecordType::A, "web.example", Transport::Udp)]));
+        case.step(&open_tcp([10, 1, 0, 9]));
+        case.step_only(&[
+            query(&[
+                (RecordType::A, "out.example", Transport::Udp),
+                (RecordType::A, "out.example", Transport::Tcp),
+            ]),
+            Transition::Send {
+                client: 0,
+                probes: vec![
+                    probe(Destination::Host([10, 1, 0, 7].into())),
+                    probe(Destination::Name("web.example".to_owned(), Family::V4, 0)),
+                    probe(Destination::Host([10, 1, 0, 66].into())),
+                ],
+            },
+            Transition::UseTcp {
+                connection: 0,
+                from: Side::Application,
+            },
+            open_tcp([10, 1, 0, 8]),
+        ]);
+        assert_eq!(case.failures, []);
+        let mut trial = Self {
+            snapshot: case.world.snapshot(),
+            model: case.model,
+            expected: case.last.expected,
+            entries: case.last.entries,
+            memory: Memory::default(),
+        };
+        let mut memory = Memory::default();
+        check(&trial.evidence(), &mut memory);
+        memory.intents.clear();
+        trial.memory = memory;
+        trial
+    }
+
+    fn evidence(&self) -> Evidence<'_> {
+        Evidence {
+            model: &self.model,
+            expected: &self.expected,
+            entries: &self.entries,
+            snapshot: &self.snapshot,
+        }
+    }
+
+    fn check(&self) -> Vec<super::Failure> {
+        check(&self.evidence(), &mut self.memory.clone())
+    }
+
+    /// Adds something at the end.
+    fn add(&mut self, entry: Entry) {
+        let at = self.entries.last().map_or(Duration::ZERO, |(at, _)| *at);
+        self.entries.push((at + Duration::from_millis(1), entry));
+    }
+
+    fn find(&self, is_meant: impl Fn(&Entry) -> bool) -> usize {
+        let found = self.entries.iter().position(|(_, entry)| is_meant(entry));
+        found.expect("the sound trace has it")
+    }
+
+    fn arrival(&self, probe: u64) -> usize {
+        self.find(|entry| matches!(entry, Entry::Arrival { packet, .. } if probe_number(packet) == Some(probe)))
+    }
+
+    fn reply(&self, probe: u64) -> usize {
+        self.find(|entry| matches!(entry, Entry::Return { packet, .. } if probe_number(packet) == Some(probe)))
+    }
+
+    fn response(&self, number: u64) -> usize {
+        self.find(
+            |entry| matches!(entry, Entry::DnsResponse { query: Some(of), .. } if *of == number),
+        )
+    }
+
+    fn config(&mut self) -> &mut connlib_model::TunConfig {
+        self.snapshot.clients[0].config.as_mut().unwrap()
+    }
+
+    fn remove_arrival(&mut self, probe: u64) {
+        let index = self.arrival(probe);
+        self.entries.remove(index);
+    }
+
+    fn packet(&mut self, index: usize) -> &mut IpPacket {
+        match &mut self.entries[index].1 {
+            Entry::Arrival { packet, .. } | Entry::Return { packet, .. } => packet,
+            other => panic!("{other:?} is no packet"),
+        }
+    }
+
+    /// Changes a probe's packet.
+    fn change_packet(&mut self, index: usize, change: impl FnOnce(&mut Flow)) {
+        let packet = self.packet(index);
+        let view = packet.view();
+        let udp = view.as_udp().unwrap();
+        let mut flow = Flow {
+            source: SocketAddr::new(view.source(), udp.source_port()),
+            destination: SocketAddr::new(view.destination(), udp.destination_port()),
+            number: probe_number(packet).unwrap(),
+        };
+        change(&mut flow);
+        let payload = flow.number.to_be_bytes();
+        *packet = make::udp_packet(flow.source, flow.destination, &payload).unwrap();
+    }
+
+    /// Changes the error of the unreachable host: its second word, and the packet that it is about.
+    fn change_error(&mut self, word: [u8; 4], change: impl FnOnce(&mut [u8])) {
+        const ERROR_LEN: usize = 20 + 8;
+        assert!(TO_UNREACHABLE == 2, "it is the only error");
+        let index = self.find(
+            |entry| matches!(entry, Entry::Return { packet, .. } if packet.view().icmp_error().is_some()),
+        );
+        let packet = self.packet(index);
+        let mut embedded = packet.as_slice()[ERROR_LEN..].to_vec();
+        change(&mut embedded);
+        let (from, to) = (packet.source(), packet.destination());
+        *packet = make::icmpv4_message(from, to, 64, (3, 4, word), &embedded).unwrap();
+    }
+
+    /// Changes the response to the query over UDP.
+    fn change_response(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        let index = self.response(OVER_UDP);
+        if let Entry::DnsResponse { message, .. } = &mut self.entries[index].1 {
+            change(message);
+        }
+    }
+}
+
+fn topology() -> Topology {
+    let gateway = |site| GatewaySpec {
+        site,
+        host: HostSpec::default(),
+    };
+    let resource = |target, site| ResourceSpec {
+        target,
+        site,
+        filters: vec![],
+    };
+    let network = |text: &str| Target::Cidr(text.parse().unwrap());
+    let name = |name: &str, v4: &[[u8; 4]]| NameSpec {
+        name: name.to_owned(),
+        v4: v4.iter().map(|ip| (*ip).into()).collect(),
+        ..NameSpec::default()
+    };
+    Topology {
+        sites: 2,
+        gateways: vec![gateway(0), gateway(1)],
+        clients: vec![ClientSpec {
+            granted: vec![0, 1],
+            system_dns: vec![[192, 0, 2, 53].into(), "2001:db8::53".parse().unwrap()],
+            ..ClientSpec::default()
+        }],
+        resources: vec![
+            resource(network("10.1.0.0/24"), 0),
+            resource(Target::Dns("web.example".to_owned(), Families::Dual), 0),
+            resource(network("10.2.0.0/24"), 1),
+        ],
+        names: vec![
+            name("web.example", &[[10, 9, 0, 1], [10, 9, 0, 2]]),
+            name("out.example", &[[192, 0, 2, 7]]),
+        ],
+        unreachable: vec![([10, 1, 0, 66].into(), Fault::TooBig(1_200))],
+        ..Topology::default()
+    }
+}
+
+fn query(questions: &[(RecordType, &str, Transport)]) -> Transition {
+    let queries = (1..).zip(questions);
+    let queries = queries.map(|(id, (record, name, transport))| Query {
+        question: Question::Records((*name).to_owned(), *record),
+        server: 0,
+        transport: *transport,
+        id,
+    });
+    Transition::Query {
+        client: 0,
+        queries: queries.collect(),
+    }
+}
+
+fn open_tcp(to: [u8; 4]) -> Transition {
+    Transition::OpenTcp {
+        client: 0,
+        to: Destination::Host(to.into()),
+        port: 22,
+        keep_alive: true,
+    }
+}
+
+fn probe(to: Destination) -> Probe {
+    Probe {
+        to,
+        how: Protocol::Udp(80),
+        source: None,
+    }
+}
+
+fn datagram(from: Component, class: Class, len: usize) -> Wire {
+    Wire {
+        at: Duration::ZERO,
+        from,
+        source: SocketAddr::from(([192, 0, 2, 1], 1)),
+        destination: SocketAddr::from(([192, 0, 2, 2], 2)),
+        len,
+        class,
+    }
+}

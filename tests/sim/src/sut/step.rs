@@ -153,3 +153,25 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{topology::Topology, trace::Entry};
+
+    /// A19: whoever is always due stops time; that is noticed, and time goes on.
+    #[test]
+    fn time_that_stands_still_is_noticed() {
+        let mut world = World::new(&Topology::default());
+        world.trace.entries.clear();
+        let start = world.clock.now();
+        for _ in 0..MAX_SPIN {
+            world.count_spin(start);
+        }
+        assert!(matches!(
+            world.trace.entries.as_slice(),
+            [(_, Entry::Violation { assertion: 19, .. })]
+        ));
+        assert!(world.clock.now() > start);
+    }
+}

@@ -69,9 +69,6 @@ impl World {
         for (assertion, text) in wire::check(&seen) {
             self.trace.violation(at, assertion, text);
         }
-        if let Some(wires) = &mut self.trace.wires {
-            wires.push(seen.clone());
-        }
         self.trace.push(at, Entry::Wire(seen));
 
         let tuple = Tuple::new(Transport::Udp, source, destination);
@@ -125,5 +122,36 @@ impl World {
             }
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Topology;
+
+    /// A15: a relay that lacks a family, and a host that never existed.
+    #[test]
+    fn datagrams_that_cannot_be_are_noticed() {
+        let broken = |source: &str, destination: &str| {
+            let mut world = World::new(&Topology::default());
+            world.trace.entries.clear();
+            let outgoing = Outgoing {
+                source: source.parse().unwrap(),
+                destination: destination.parse().unwrap(),
+                payload: vec![0; 20],
+            };
+            world.relay_outputs(0, vec![outgoing]);
+            let entries = world.trace.entries.iter();
+            let numbers = entries.filter_map(|(_, entry)| match entry {
+                Entry::Violation { assertion, .. } => Some(*assertion),
+                _ => None,
+            });
+            numbers.collect::<Vec<_>>()
+        };
+        let (relay, client) = ("185.7.0.1:3478", "185.7.0.3:52625");
+        assert_eq!(broken(relay, client), [] as [u8; 0]);
+        assert_eq!(broken("0.0.0.0:3478", client), [15]);
+        assert_eq!(broken(relay, "198.18.0.1:9"), [15]);
     }
 }
