@@ -55,6 +55,18 @@ impl PortalFiles {
         })
     }
 
+    /// A token for another device or another person.
+    ///
+    /// # Errors
+    ///
+    /// If the portal's command refuses, for example because the configuration does not know the person.
+    pub fn create_client_token(&self, name: &str, person: &str) -> Result<String> {
+        create_token(
+            &self.config,
+            &["--type", "client", "--name", name, "--person", person],
+        )
+    }
+
     /// The configuration file.
     pub fn config(&self) -> &Path {
         &self.config

@@ -53,6 +53,7 @@ pub fn fetch(host: &str, path: &str, family: u8, timeout: u64) -> Result<Fetched
         .with_context(|| format!("cannot connect to {address}"))?;
     stream.set_read_timeout(Some(STALL))?;
     stream.set_nodelay(true)?;
+    keep_alive(&stream)?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
 
@@ -99,6 +100,16 @@ pub fn fetch(host: &str, path: &str, family: u8, timeout: u64) -> Result<Fetched
         first_byte_ms,
         transfer_seconds: transfer.elapsed().as_secs_f64(),
     })
+}
+
+/// Asks the server every second whether it is still there, as download tools do. A client that only receives would never
+/// send a packet on its new network, and nobody else can tell the gateway where it is now.
+fn keep_alive(stream: &TcpStream) -> Result<()> {
+    use nix::sys::socket::{setsockopt, sockopt};
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &1)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &1)?;
+    Ok(())
 }
 
 fn pick(host: &str, family: u8) -> Result<SocketAddr> {

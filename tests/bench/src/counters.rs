@@ -25,6 +25,8 @@ pub(crate) struct Counters {
     pub(crate) tun_drops: u64,
     /// Packets that the cables of its namespace dropped, both directions.
     pub(crate) cable_drops: u64,
+    /// What the TUN devices of its namespace handed to the kernel's stack: what was written to them.
+    pub(crate) tun_in_bytes: u64,
     /// Memory that it occupies at present (not what it grew by).
     pub(crate) rss_bytes: u64,
 }
@@ -41,13 +43,18 @@ impl Counters {
             .filter_map(|file| read(process, file).ok())
             .map(|table| udp_drops(&table, &sockets))
             .sum();
-        let (tun_drops, cable_drops) = device_drops(&read(process, "net/dev")?);
+        let Devices {
+            tun_drops,
+            tun_in_bytes,
+            cable_drops,
+        } = Devices::parse(&read(process, "net/dev")?);
         Ok(Self {
             cpu_seconds: cpu_seconds(process)?,
             sleeps,
             preemptions,
             udp_drops,
             tun_drops,
+            tun_in_bytes,
             cable_drops,
             rss_bytes: field(&status, "VmRSS:").context("unreadable status")? * 1024,
         })
@@ -65,6 +72,7 @@ impl Sub for Counters {
             preemptions: self.preemptions.saturating_sub(earlier.preemptions),
             udp_drops: self.udp_drops.saturating_sub(earlier.udp_drops),
             tun_drops: self.tun_drops.saturating_sub(earlier.tun_drops),
+            tun_in_bytes: self.tun_in_bytes.saturating_sub(earlier.tun_in_bytes),
             cable_drops: self.cable_drops.saturating_sub(earlier.cable_drops),
             rss_bytes: self.rss_bytes,
         }
@@ -139,25 +147,40 @@ fn udp_drops(table: &str, sockets: &BTreeSet<u64>) -> u64 {
         .sum()
 }
 
-/// Of TUN devices, and of cables.
-fn device_drops(table: &str) -> (u64, u64) {
-    /// Of the numbers after the device's name.
-    const RECEIVE_DROP: usize = 3;
-    const TRANSMIT_DROP: usize = 11;
-    let (mut tun, mut cables) = (0, 0);
-    for (name, numbers) in table.lines().filter_map(|line| line.split_once(':')) {
-        let numbers = numbers.split_whitespace().collect::<Vec<_>>();
-        let drops = [RECEIVE_DROP, TRANSMIT_DROP]
-            .into_iter()
-            .filter_map(|index| numbers.get(index)?.parse::<u64>().ok())
-            .sum::<u64>();
-        match name.trim() {
-            "lo" => {}
-            name if name.starts_with(network::CABLE_PREFIX) => cables += drops,
-            _ => tun += drops,
+/// What a namespace's devices count.
+#[derive(Debug, Default, PartialEq)]
+struct Devices {
+    tun_drops: u64,
+    tun_in_bytes: u64,
+    cable_drops: u64,
+}
+
+impl Devices {
+    fn parse(table: &str) -> Self {
+        /// Of the numbers after the device's name.
+        const RECEIVE_BYTES: usize = 0;
+        const RECEIVE_DROP: usize = 3;
+        const TRANSMIT_DROP: usize = 11;
+        let mut devices = Self::default();
+        for (name, numbers) in table.lines().filter_map(|line| line.split_once(':')) {
+            let numbers = numbers.split_whitespace().collect::<Vec<_>>();
+            let number =
+                |index: usize| numbers.get(index).and_then(|text| text.parse::<u64>().ok());
+            let drops = [RECEIVE_DROP, TRANSMIT_DROP]
+                .into_iter()
+                .filter_map(number)
+                .sum::<u64>();
+            match name.trim() {
+                "lo" => {}
+                name if name.starts_with(network::CABLE_PREFIX) => devices.cable_drops += drops,
+                _ => {
+                    devices.tun_drops += drops;
+                    devices.tun_in_bytes += number(RECEIVE_BYTES).unwrap_or_default();
+                }
+            }
         }
+        devices
     }
-    (tun, cables)
 }
 
 #[cfg(test)]
@@ -185,7 +208,12 @@ mod tests {
             line("  tun0", 3, 4),
             line(" to-gateway", 1, 0),
         ];
-        assert_eq!(device_drops(&table.concat()), (7, 1));
+        let expected = Devices {
+            tun_drops: 7,
+            tun_in_bytes: 100,
+            cable_drops: 1,
+        };
+        assert_eq!(Devices::parse(&table.concat()), expected);
     }
 
     #[test]

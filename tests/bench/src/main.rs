@@ -11,20 +11,26 @@
 //! | [`stage`] | a network with a system in it |
 //! | [`peer`], [`uapi`] | other WireGuard programs |
 //! | [`iperf`], [`counters`], [`idle`] | the sources of figures |
-//! | [`statistics`] | medians, ratios |
+//! | [`statistics`], [`chart`] | medians, ratios, bars |
 //! | [`progress`] | what is going on, on stderr |
-//! | [`throughput`] | the first benchmark |
+//! | [`throughput`], [`latency`], [`setup`], [`scale`] with [`swarm`], [`roam`] | the benchmarks |
 //!
 //! A further benchmark is a module with a `clap::Args` and a `run`, and a variant of [`Benchmark`].
 
+mod chart;
 mod counters;
 mod idle;
 mod iperf;
+mod latency;
 mod network;
 mod peer;
 mod progress;
+mod roam;
+mod scale;
+mod setup;
 mod stage;
 mod statistics;
+mod swarm;
 mod system;
 mod throughput;
 mod uapi;
@@ -48,10 +54,21 @@ struct Arguments {
 enum Benchmark {
     /// Bits per second, losses, CPU time and memory of TCP and UDP through client and gateway, and how they idle.
     Throughput(throughput::Options),
+    /// Round-trip times through the tunnel, idle and under load.
+    Latency(latency::Options),
+    /// From the first packet of a fresh client to the first byte of the resource.
+    Setup(setup::Options),
+    /// Memory, wake-ups and shared throughput of one gateway with many clients.
+    Scale(scale::Options),
+    /// How long a client is away after it has changed its network.
+    Roam(roam::Options),
 }
 
 fn main() -> ExitCode {
     if let Some(code) = role::run_if_asked() {
+        return code;
+    }
+    if let Some(code) = swarm::run_if_asked() {
         return code;
     }
     let arguments = Arguments::parse();
@@ -61,6 +78,10 @@ fn main() -> ExitCode {
     }
     let result = interrupt::install().and_then(|()| match &arguments.benchmark {
         Benchmark::Throughput(options) => throughput::run(options),
+        Benchmark::Latency(options) => latency::run(options),
+        Benchmark::Setup(options) => setup::run(options),
+        Benchmark::Scale(options) => scale::run(options),
+        Benchmark::Roam(options) => roam::run(options),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

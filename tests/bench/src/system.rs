@@ -24,6 +24,8 @@ use crate::network::{self, Network, Route};
 const GRACE: Duration = Duration::from_secs(3);
 /// How long after the first packet the final path may take over.
 const PATH_LIMIT: Duration = Duration::from_secs(10);
+/// Whose devices the swarm is.
+const SWARM_PERSON: &str = "Swarm";
 /// The portal's port.
 const PORTAL_PORT: u16 = 8080;
 
@@ -34,6 +36,7 @@ pub(crate) struct System {
     gateway: Process,
     relay: Process,
     portal: Process,
+    files: PortalFiles,
     directory: TempDir,
     route: Route,
 }
@@ -50,10 +53,7 @@ impl System {
         )?;
         let starter = Starter {
             network,
-            launcher: Launcher {
-                portal_url: portal_url(),
-                files: &files,
-            },
+            files: &files,
             directory: directory.path(),
         };
         let portal = starter.portal()?;
@@ -65,6 +65,7 @@ impl System {
             gateway,
             relay,
             portal,
+            files,
             directory,
             route,
         })
@@ -78,6 +79,28 @@ impl System {
             processes.insert("relay", self.relay.id());
         }
         processes
+    }
+
+    /// Where components find the portal.
+    pub(crate) fn portal_url(&self) -> String {
+        portal_url()
+    }
+
+    /// A token that a thousand devices may use, the most that one person may have.
+    pub(crate) fn swarm_token(&self) -> Result<String> {
+        self.files.create_client_token("Swarm", SWARM_PERSON)
+    }
+
+    /// Ends the client and starts it anew, without any connection.
+    pub(crate) fn restart_client(&mut self, network: &Network) -> Result<()> {
+        self.client.stop(GRACE)?;
+        let starter = Starter {
+            network,
+            files: &self.files,
+            directory: self.directory.path(),
+        };
+        self.client = starter.client()?;
+        Ok(())
     }
 
     /// Ids of all processes, by name.
@@ -132,14 +155,14 @@ impl System {
 
 struct Starter<'a> {
     network: &'a Network,
-    launcher: Launcher<'a>,
+    files: &'a PortalFiles,
     directory: &'a Path,
 }
 
 impl Starter<'_> {
     fn portal(&self) -> Result<Process> {
         let host = &self.network.internet;
-        let mut process = self.start("portal", self.launcher.portal(host)?)?;
+        let mut process = self.start("portal", self.launcher().portal(host)?)?;
         let address = SocketAddrV4::new(network::INTERNET, PORTAL_PORT).to_string();
         launch::wait_healthy(&mut process, host, &address, "/healthz")?;
         Ok(process)
@@ -147,27 +170,37 @@ impl Starter<'_> {
 
     fn relay(&self) -> Result<Process> {
         let host = &self.network.internet;
-        let command = self.launcher.relay(host, Some(network::INTERNET), None)?;
+        let command = self.launcher().relay(host, Some(network::INTERNET), None)?;
         let mut process = self.start("relay", command)?;
         launch::wait_healthy(&mut process, host, HEALTH, "/readyz")?;
         Ok(process)
     }
 
     fn gateway(&self) -> Result<Process> {
-        let command = self.launcher.gateway(&self.network.gateway)?;
+        let command = self.launcher().gateway(&self.network.gateway)?;
         self.start_until_ready("gateway", command)
     }
 
     fn client(&self) -> Result<Process> {
         let logs = client_logs(self.directory);
-        let command = self.launcher.client(&self.network.client, &logs)?;
+        let command = self.launcher().client(&self.network.client, &logs)?;
         self.start_until_ready("client", command)
     }
 
+    fn launcher(&self) -> Launcher<'_> {
+        Launcher {
+            portal_url: portal_url(),
+            files: self.files,
+        }
+    }
+
     fn start_until_ready(&self, name: &str, command: Command) -> Result<Process> {
+        let log = self.directory.join(format!("{name}.log"));
+        let before = std::fs::read_to_string(log).unwrap_or_default();
+        let before = before.matches(TUNNEL_READY).count();
         let mut process = self.start(name, command)?;
         process.wait_for(&format!("\"{TUNNEL_READY}\""), PATIENCE, |log| {
-            log.contains(TUNNEL_READY).then_some(())
+            (log.matches(TUNNEL_READY).count() > before).then_some(())
         })?;
         Ok(process)
     }
@@ -203,6 +236,7 @@ fn portal_configuration(directory: &Path) -> String {
          [account]\nname = \"bench\"\n\n\
          [[site]]\nname = \"Office\"\n\n\
          [[person]]\nname = \"Ada\"\n\n\
+         [[person]]\nname = \"{SWARM_PERSON}\"\n\n\
          [[resource]]\nname = \"Servers\"\ntype = \"cidr\"\naddress = \"{resource}\"\nsite = \"Office\"\n\n\
          [[policy]]\ngroup = \"Everyone\"\nresource = \"Servers\"\n"
     )

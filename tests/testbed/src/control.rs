@@ -1,5 +1,7 @@
 //! What the orchestrator can ask of the running worker: one JSON object per line each way, over stdin and stdout.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use serde::{Deserialize, Serialize};
 
 /// A request to the worker.
@@ -12,6 +14,13 @@ pub(crate) enum Request {
     Unblock { a: String, b: String },
     /// Forget the mappings and filter entries of an edge.
     FlushEdge { edge: String },
+    /// Give a host's interface on a network other addresses; with none at all it is unplugged.
+    Move {
+        host: String,
+        network: String,
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+    },
     /// Packets and bytes delivered from one host to another.
     Counters { from: String, to: String },
 }

@@ -43,6 +43,24 @@ pub(crate) fn configure_all(host: &HostSpec) -> Result<()> {
     Ok(())
 }
 
+/// Takes all addresses from a device, and with them the IPv4 routes that need one.
+pub(crate) fn remove_addresses(device: &str) -> Result<()> {
+    with_netlink(async |handle| {
+        let index = index_of(&handle, device).await?;
+        let addresses = handle.address().get().set_link_index_filter(index);
+        let addresses = addresses.execute().try_collect::<Vec<_>>().await?;
+        for address in addresses {
+            handle.address().del(address).execute().await?;
+        }
+        Ok(())
+    })
+}
+
+/// Gives a device that has lost its addresses new ones, and its routes back.
+pub(crate) fn configure_again(spec: &InterfaceSpec) -> Result<()> {
+    with_netlink(async |handle| configure_interface(&handle, spec).await)
+}
+
 /// Makes a veth pair: one end here, the other one under the name `far` in the namespace behind `far_namespace`.
 pub(crate) fn add_cable(near: &str, far: &str, far_namespace: RawFd) -> Result<()> {
     // Both ends are made here, where `far` may be taken.
@@ -166,7 +184,8 @@ async fn configure_interface(handle: &Handle, spec: &InterfaceSpec) -> Result<()
                 .output_interface(index)
                 .build(),
         };
-        handle.route().add(message).execute().await?;
+        // IPv6 routes outlive the addresses.
+        handle.route().add(message).replace().execute().await?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    net::{Ipv4Addr, Ipv6Addr},
     os::{
         fd::{AsRawFd, OwnedFd, RawFd},
         unix::process::CommandExt,
@@ -17,7 +18,7 @@ use crate::{
     host::Host,
     interface,
     namespace::{Namespace, die_with_parent},
-    topology::Topology,
+    topology::{HostSpec, InterfaceSpec, Topology},
     worker::WORKER_ARGUMENT,
 };
 
@@ -25,6 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Testbed {
     hosts: Vec<Host>,
+    specs: Vec<HostSpec>,
     worker: Mutex<Worker>,
 }
 
@@ -55,7 +57,11 @@ impl Testbed {
             });
         }
         let worker = Mutex::new(Worker::spawn(topology, devices)?);
-        Ok(Self { hosts, worker })
+        Ok(Self {
+            hosts,
+            specs: topology.hosts.clone(),
+            worker,
+        })
     }
 
     /// The host of this name.
@@ -91,6 +97,56 @@ impl Testbed {
     pub fn unblock(&self, a: &str, b: &str) -> Result<()> {
         let (a, b) = (a.to_owned(), b.to_owned());
         self.request(&Request::Unblock { a, b }).map(drop)
+    }
+
+    /// Pulls the cable out of a host's first interface: nothing passes any more, its addresses are gone.
+    ///
+    /// # Errors
+    ///
+    /// If the host is unknown, the kernel refuses or the worker is gone.
+    pub fn unplug(&self, host: &str) -> Result<()> {
+        let interface = self.first_interface(host)?;
+        self.move_to(host, interface, None, None)?;
+        let device = &interface.device;
+        self.host(host)?.run(|| interface::remove_addresses(device))
+    }
+
+    /// Plugs a host's first interface in again, with these addresses, behind the same edge as before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unplug`].
+    pub fn plug(&self, host: &str, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Result<()> {
+        let interface = self.first_interface(host)?;
+        self.move_to(host, interface, v4, v6)?;
+        let spec = InterfaceSpec {
+            v4,
+            v6,
+            ..interface.clone()
+        };
+        self.host(host)?.run(|| interface::configure_again(&spec))
+    }
+
+    fn first_interface(&self, host: &str) -> Result<&InterfaceSpec> {
+        let spec = self.specs.iter().find(|spec| spec.name == host);
+        let interface = spec.and_then(|spec| spec.interfaces.first());
+        interface.with_context(|| format!("the test network has no host {host} with an interface"))
+    }
+
+    fn move_to(
+        &self,
+        host: &str,
+        interface: &InterfaceSpec,
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+    ) -> Result<()> {
+        self.request(&Request::Move {
+            host: host.to_owned(),
+            network: interface.network.clone(),
+            v4,
+            v6,
+        })
+        .map(drop)
     }
 
     /// Makes a NAT forget its mappings.

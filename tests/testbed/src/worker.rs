@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Read, Write},
+    net::{Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd, FromRawFd, RawFd},
     process::ExitCode,
     time::Instant,
@@ -84,6 +85,8 @@ struct Worker {
     /// Host name → its interfaces, as (network, host).
     hosts: BTreeMap<String, Vec<(usize, HostId)>>,
     edges: BTreeMap<String, (usize, EdgeId)>,
+    /// Indices of the networks, by name.
+    names: BTreeMap<String, usize>,
     pool: Vec<Vec<u8>>,
 }
 
@@ -102,6 +105,10 @@ impl Worker {
             networks: names.iter().map(|_| Network::new(seed)).collect(),
             hosts: BTreeMap::new(),
             edges: BTreeMap::new(),
+            names: (0..)
+                .zip(&names)
+                .map(|(i, name)| ((*name).to_owned(), i))
+                .collect(),
             pool: Vec::new(),
         };
         let network = |name: &str| {
@@ -301,9 +308,31 @@ impl Worker {
                 let (network, id) = self.edge(&edge)?;
                 self.networks[network].flush_edge(id);
             }
+            Request::Move {
+                host,
+                network,
+                v4,
+                v6,
+            } => self.move_host(&host, &network, v4, v6)?,
             Request::Counters { from, to } => return self.counters(&from, &to),
         }
         Ok(Response::Done)
+    }
+
+    fn move_host(
+        &mut self,
+        host: &str,
+        network: &str,
+        v4: Option<Ipv4Addr>,
+        v6: Option<Ipv6Addr>,
+    ) -> Result<()> {
+        let index = self.names.get(network).copied();
+        let interfaces = self.interfaces(host)?;
+        let found = interfaces.iter().find(|(on, _)| Some(*on) == index);
+        let (on, id) = *found.with_context(|| format!("{host} is not on network {network}"))?;
+        let edge = self.networks[on].host(id).edge;
+        self.networks[on].move_host(id, v4, v6, edge);
+        Ok(())
     }
 
     fn counters(&self, from: &str, to: &str) -> Result<Response> {

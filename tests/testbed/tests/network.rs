@@ -33,12 +33,16 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let tests: [(&str, Test); 5] = [
+    let tests: [(&str, Test); 6] = [
         ("udp_through_a_nat_and_back", udp_through_a_nat_and_back),
         ("tcp_transfers_a_megabyte", tcp_transfers_a_megabyte),
         ("ipv6_is_not_translated", ipv6_is_not_translated),
         ("blocked_hosts_hear_nothing", blocked_hosts_hear_nothing),
         ("processes_see_their_own_etc", processes_see_their_own_etc),
+        (
+            "an_unplugged_host_comes_back_elsewhere",
+            an_unplugged_host_comes_back_elsewhere,
+        ),
     ];
     let mut failed = 0;
     for (name, test) in &tests {
@@ -149,6 +153,20 @@ fn ipv6_is_not_translated(testbed: &Testbed) -> Result<()> {
         seen.ip().to_string() == "2001:db8:1::2",
         "server saw {seen}"
     );
+    Ok(())
+}
+
+fn an_unplugged_host_comes_back_elsewhere(testbed: &Testbed) -> Result<()> {
+    testbed.unplug("client")?;
+    let unplugged = udp_exchange(testbed, (SERVER_V4, 7002).into());
+    ensure!(unplugged.is_err(), "traffic without a cable");
+
+    let new_v6 = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 3);
+    testbed.plug("client", Some(Ipv4Addr::new(192, 168, 1, 3)), Some(new_v6))?;
+    let (seen, _) = udp_exchange(testbed, (SERVER_V4, 7003).into())?;
+    ensure!(seen.ip() == NAT, "server saw {seen}");
+    let (seen, _) = udp_exchange(testbed, (SERVER_V6, 7004).into())?;
+    ensure!(seen.ip() == new_v6, "server saw {seen}");
     Ok(())
 }
 

@@ -14,7 +14,7 @@ mod turns;
 
 use std::{num::NonZeroU16, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::builder::RangedU64ValueParser;
 
 use crate::{
@@ -83,6 +83,9 @@ pub(crate) struct Options {
     /// Afterwards, watch for this many seconds whether everything sleeps; 0: do not.
     #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<u32>::new().range(..=3600))]
     idle_seconds: u32,
+    /// Write a chart of the rates to this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
     /// Print everything, each turn included, as JSON.
     #[arg(long)]
     json: bool,
@@ -174,6 +177,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         stage.system.stop()?;
     }
     let report = Report::new(settings(options, iperf, peer_version), samples, idle);
+    if let Some(file) = &options.chart {
+        std::fs::write(file, report.chart().svg())
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
     match options.json {
         true => println!("{}", serde_json::to_string_pretty(&report)?),
         false => print!("{}", table::render(&report)),

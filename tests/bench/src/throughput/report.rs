@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::turns::{OURS, RELAYED, Sample};
 use crate::{
+    chart::{Chart, Group},
     counters::Counters,
     idle::Idle,
     iperf::{Load, Traffic},
@@ -156,6 +157,30 @@ impl Report {
             idle,
             goals,
             samples,
+        }
+    }
+
+    /// Rates, a group of bars per load.
+    pub(crate) fn chart(&self) -> Chart {
+        let mut groups = Vec::<Group>::new();
+        for row in &self.rows {
+            let label = row.load.describe();
+            let bar = (row.contender.to_owned(), row.gbit_per_second);
+            match groups.iter_mut().find(|group| group.label == label) {
+                Some(group) => group.bars.push(bar),
+                None => groups.push(Group {
+                    label,
+                    bars: vec![bar],
+                }),
+            }
+        }
+        Chart {
+            title: format!(
+                "Payload through the tunnel: medians of {} turns of {} s, {} CPUs",
+                self.settings.rounds, self.settings.seconds, self.settings.cpus
+            ),
+            unit: "Gbit/s",
+            groups,
         }
     }
 }
@@ -318,6 +343,7 @@ pub(super) mod tests {
             udp_drops: 1,
             tun_drops: 2,
             cable_drops: 0,
+            tun_in_bytes: 0,
             rss_bytes: 8 << 20,
         };
         Sample {

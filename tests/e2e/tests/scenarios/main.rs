@@ -11,6 +11,7 @@ mod packets;
 mod policies;
 mod relays;
 mod restarts;
+mod roaming;
 mod steps;
 mod support;
 
@@ -22,6 +23,7 @@ use e2e::case::Case;
 const CASES: &[&[Case]] = &[
     idle::CASES,
     restarts::CASES,
+    roaming::CASES,
     relays::CASES,
     policies::CASES,
     cleanup::CASES,

@@ -1,0 +1,258 @@
+//! Client and gateway, whole: from the TUN device's buffer to the send buffer, and from a datagram to the TUN device.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+
+use connlib_tunnel::segment::{Coalescer, Coalescing};
+use connlib_tunnel::{DatagramSink, TunPacket};
+use ip_packet::Ecn;
+
+use crate::{
+    case::Round,
+    packets::{self, Super},
+    world::{Datagram, Path, Sent, World, client_socket, gateway_socket},
+};
+
+/// Who works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Client,
+    Gateway,
+}
+
+impl End {
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Gateway,
+            Self::Gateway => Self::Client,
+        }
+    }
+
+    fn socket(self) -> SocketAddr {
+        match self {
+            Self::Client => client_socket(0),
+            Self::Gateway => gateway_socket(),
+        }
+    }
+
+    /// What this end's TUN device yields.
+    fn super_packet(self, count: usize) -> Super {
+        match self {
+            Self::Client => packets::up(0, count, 0),
+            Self::Gateway => packets::down(0, count, 0),
+        }
+    }
+
+    fn handle_tun(self, world: &mut World, packet: TunPacket<'_>, sink: &mut impl DatagramSink) {
+        let now = world.now;
+        match self {
+            Self::Client => world.clients[0].handle_tun(packet, now, sink),
+            Self::Gateway => world.gateway.handle_tun(packet, now, sink),
+        }
+    }
+
+    fn handle_network(self, world: &mut World, received: &Received<'_>, out: &mut Coalescer) {
+        let Received { from, to, bytes } = *received;
+        let now = world.now;
+        match self {
+            Self::Client => {
+                world.clients[0].handle_network(to, from, Ecn::NotEct, bytes, now, out);
+            }
+            Self::Gateway => {
+                world
+                    .gateway
+                    .handle_network(to, from, Ecn::NotEct, bytes, now, out);
+            }
+        }
+    }
+}
+
+/// A datagram in a receive buffer.
+struct Received<'a> {
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: &'a [u8],
+}
+
+/// A send buffer: slots one behind the other, as the runtime's queue has them.
+struct SendBuffer {
+    bytes: Vec<u8>,
+    used: usize,
+    datagrams: usize,
+}
+
+impl DatagramSink for SendBuffer {
+    #[inline]
+    fn reserve(&mut self, _: Option<SocketAddr>, _: SocketAddr, _: Ecn, len: usize) -> &mut [u8] {
+        &mut self.bytes[self.used..self.used + len]
+    }
+
+    #[inline]
+    fn commit(&mut self, len: usize) {
+        self.used += len;
+        self.datagrams += 1;
+    }
+}
+
+/// One super-packet, sealed by an end.
+pub(crate) fn seal(world: &mut World, end: End, packets: usize) -> Vec<Datagram> {
+    let mut packet = end.super_packet(packets);
+    let packet = TunPacket {
+        buf: &mut packet.bytes,
+        gso: packet.gso,
+    };
+    let mut sent = Sent::default();
+    end.handle_tun(world, packet, &mut sent);
+    sent.datagrams(end.socket())
+}
+
+/// TUN device to datagrams.
+pub(crate) struct Up {
+    world: World,
+    end: End,
+    template: Super,
+    buffer: Vec<u8>,
+    sink: SendBuffer,
+    packets: usize,
+}
+
+impl Up {
+    pub(crate) fn new(
+        end: End,
+        path: Path,
+        packets: usize,
+        clients: usize,
+        resources: usize,
+    ) -> Self {
+        let template = end.super_packet(packets);
+        Self {
+            world: World::connected(path, clients, resources),
+            end,
+            buffer: template.bytes.clone(),
+            template,
+            sink: SendBuffer {
+                bytes: vec![0; 128 * 1024],
+                used: 0,
+                datagrams: packets,
+            },
+            packets,
+        }
+    }
+}
+
+impl Round for Up {
+    fn prepare(&mut self) {
+        assert_eq!(
+            self.sink.datagrams, self.packets,
+            "not everything was sealed"
+        );
+        self.sink.used = 0;
+        self.sink.datagrams = 0;
+        self.buffer.copy_from_slice(&self.template.bytes);
+    }
+
+    fn work(&mut self) {
+        let packet = TunPacket {
+            buf: &mut self.buffer,
+            gso: self.template.gso,
+        };
+        self.end.handle_tun(&mut self.world, packet, &mut self.sink);
+    }
+}
+
+/// Datagrams to the TUN device.
+pub(crate) struct Down {
+    world: World,
+    end: End,
+    /// Of the super-packet, in bytes.
+    len: usize,
+    /// Datagrams one behind the other, as the kernel hands over those that it merged, and how long each is.
+    buffer: Vec<u8>,
+    lengths: Vec<usize>,
+    /// Sender and receiver of all of them.
+    ends: (SocketAddr, SocketAddr),
+    coalescer: Coalescer,
+    packets: usize,
+    opened: usize,
+}
+
+impl Down {
+    pub(crate) fn new(
+        end: End,
+        path: Path,
+        packets: usize,
+        clients: usize,
+        resources: usize,
+    ) -> Self {
+        let mut this = Self {
+            world: World::connected(path, clients, resources),
+            end,
+            len: end.other().super_packet(packets).bytes.len(),
+            buffer: Vec::new(),
+            lengths: Vec::new(),
+            ends: (end.other().socket(), end.socket()),
+            coalescer: Coalescer::new(Coalescing::ON),
+            packets,
+            opened: 0,
+        };
+        this.opened = this.len;
+        if end == End::Client {
+            // The gateway answers on a connection that the client has used.
+            for datagram in seal(&mut this.world, End::Client, 1) {
+                for Datagram { from, to, bytes } in this.arriving(datagram) {
+                    let bytes = &bytes;
+                    let received = Received { from, to, bytes };
+                    End::Gateway.handle_network(&mut this.world, &received, &mut this.coalescer);
+                }
+            }
+            assert_eq!(this.coalescer.drain().count(), 1);
+        }
+        this
+    }
+
+    /// A datagram as it arrives, through the relay if it is addressed to it.
+    fn arriving(&mut self, datagram: Datagram) -> Vec<Datagram> {
+        let is_direct = [client_socket(0), gateway_socket()].contains(&datagram.to);
+        match is_direct {
+            true => vec![datagram],
+            false => self.world.relay(&datagram),
+        }
+    }
+}
+
+impl Round for Down {
+    fn prepare(&mut self) {
+        assert_eq!(self.opened, self.len, "not everything was opened");
+        self.opened = 0;
+        let sent = seal(&mut self.world, self.end.other(), self.packets);
+        self.buffer.clear();
+        self.lengths.clear();
+        for datagram in sent {
+            for Datagram { from, to, bytes } in self.arriving(datagram) {
+                self.ends = (from, to);
+                self.lengths.push(bytes.len());
+                self.buffer.extend_from_slice(&bytes);
+            }
+        }
+        assert_eq!(
+            self.lengths.len(),
+            self.packets,
+            "not everything was sealed"
+        );
+    }
+
+    fn work(&mut self) {
+        let (from, to) = self.ends;
+        let mut rest = self.buffer.as_slice();
+        for length in &self.lengths {
+            let (bytes, behind) = rest.split_at(*length);
+            rest = behind;
+            let received = Received { from, to, bytes };
+            self.end
+                .handle_network(&mut self.world, &received, &mut self.coalescer);
+        }
+        for item in self.coalescer.drain() {
+            self.opened += black_box(item).1.len();
+        }
+    }
+}
