@@ -4,8 +4,9 @@ use std::{fmt, fmt::Write as _, str::FromStr};
 
 use rand::RngCore;
 use thiserror::Error;
+use zeroize::Zeroize as _;
 
-/// 64 lower-case hexadecimal digits, used as text. Hidden in `Debug`.
+/// 64 lower-case hexadecimal digits, used as text. Hidden in `Debug`, wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StampSecret(String);
 
@@ -42,6 +43,12 @@ impl FromStr for StampSecret {
         } else {
             Err(InvalidStampSecret)
         }
+    }
+}
+
+impl Drop for StampSecret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

@@ -6,6 +6,7 @@ mod channel;
 mod flood;
 mod model;
 mod open;
+mod shards;
 
 use std::{
     collections::BTreeSet,

@@ -180,8 +180,14 @@ fn perform(world: &mut World, model: &mut Model, step: Step) {
     }
 }
 
+/// Few in every run; at night PROPTEST_CASES=10000.
+fn cases() -> u32 {
+    let wish = std::env::var("PROPTEST_CASES").ok();
+    wish.and_then(|wish| wish.parse().ok()).unwrap_or(128)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig::with_cases(cases()))]
 
     #[test]
     fn relay_47_agrees_with_a_naive_model(steps in prop::collection::vec(step(), 1..80)) {

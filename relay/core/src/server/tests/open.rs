@@ -146,3 +146,41 @@ fn several_allocations_and_long_term_users() {
     world.allocate(addr("192.0.2.2:2"), &user);
     assert_eq!(world.server.allocation_count(), 2);
 }
+
+#[test]
+fn quota_refuse_answers_486() {
+    let public = PublicAddresses::V4(PUBLIC_V4.parse().unwrap());
+    let mut config = Config::portal(public);
+    config.quota = crate::Quota::Refuse;
+    config.ports = range(3);
+    let mut world = World::of(config);
+    let user = world.user("salt");
+    world.ask(addr(CLIENT), &user, single(None)).allocated();
+    let other = addr("192.0.2.2:2");
+    let reply = world.ask(other, &user, single(None));
+    assert_eq!(reply.code(), ErrorCode::QUOTA_REACHED);
+    world.refresh(addr(CLIENT), &user, 0);
+    world.ask(other, &user, single(None)).allocated();
+}
+
+#[test]
+fn credentials_of_the_previous_secret() {
+    let previous: crate::StampSecret = "ab".repeat(32).parse().unwrap();
+    let mut world = World::with(|config| config.previous_stamp_secret = Some(previous.clone()));
+    let expiry = UNIX_START + 1000;
+    let old = Credentials {
+        username: format!("{expiry}:salt"),
+        password: relay_password(expiry, previous.expose(), "salt"),
+    };
+    // `ask` checks that replies are signed with the user's own key.
+    world.ask(addr(CLIENT), &old, dual(None)).allocated();
+    let new = world.user("salt");
+    world.refresh(addr(CLIENT), &new, 600).success();
+    let neither = Credentials {
+        password: relay_password(expiry, &"cd".repeat(32), "salt"),
+        ..old
+    };
+    let nonce = world.nonce(addr("192.0.2.2:2"), &new);
+    let reply = world.request(addr("192.0.2.2:2"), &neither, Some(&nonce), dual(None));
+    assert_eq!(reply.code(), ErrorCode::UNAUTHORIZED);
+}
