@@ -2,8 +2,9 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU16,
+    num::{NonZeroU16, NonZeroU64},
     path::PathBuf,
+    str::FromStr,
     time::Duration,
 };
 
@@ -105,6 +106,14 @@ pub(crate) struct Cli {
     #[arg(long, env = "ALLOCATIONS_PER_USERNAME", value_name = "NUMBER")]
     pub(crate) allocations_per_username: Option<usize>,
 
+    /// What becomes of a user who asks for more allocations than that.
+    #[arg(long, env = "QUOTA", value_enum, default_value = "replace")]
+    pub(crate) quota: Quota,
+
+    /// Payload in bytes that one allocation may relay per second, both directions together.
+    #[arg(long, env = "MAX_BYTES_PER_SECOND", value_name = "BYTES")]
+    pub(crate) max_bytes_per_second: Option<NonZeroU64>,
+
     /// Most allocations at the same time; as many as file descriptors allow if not given.
     #[arg(long, env = "MAX_ALLOCATIONS", value_name = "NUMBER")]
     pub(crate) max_allocations: Option<usize>,
@@ -170,6 +179,10 @@ pub(crate) struct Cli {
     #[arg(long, env = "METRICS_ADDR", value_name = "ADDRESS")]
     pub(crate) metrics_addr: Option<SocketAddr>,
 
+    /// Address of the control endpoint, best a loopback one: POST /log_filter?directives=… changes what is logged.
+    #[arg(long, env = "CONTROL_ENDPOINT", value_name = "ADDRESS")]
+    pub(crate) control_endpoint: Option<SocketAddr>,
+
     /// Format of the log on stdout.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "human")]
     pub(crate) log_format: LogFormat,
@@ -182,6 +195,23 @@ pub(crate) struct Cli {
     #[arg(long, env = "RNG_SEED", hide = true)]
     pub(crate) rng_seed: Option<u64>,
 
+    /// Accepted for compatibility; metrics are offered at /metrics and not sent anywhere.
+    #[arg(
+        long,
+        env = "OTLP_GRPC_ENDPOINT",
+        hide = true,
+        value_name = "HOST:PORT"
+    )]
+    pub(crate) otlp_grpc_endpoint: Option<CollectorAddress>,
+
+    /// Accepted for compatibility; logs for that service have the format json.
+    #[arg(long, env = "GOOGLE_CLOUD_PROJECT_ID", hide = true)]
+    pub(crate) google_cloud_project_id: Option<String>,
+
+    /// Refused: this program does not relay in the kernel.
+    #[arg(long, env = "EBPF_OFFLOADING", hide = true, value_name = "INTERFACE")]
+    pub(crate) ebpf_offloading: Option<String>,
+
     /// Accepted for compatibility; this program sends no telemetry.
     #[arg(long, env = "FIREZONE_TELEMETRY", hide = true, num_args = 0..=1, default_missing_value = "true")]
     pub(crate) telemetry: Option<String>,
@@ -190,6 +220,8 @@ pub(crate) struct Cli {
 /// Commands beside serving.
 #[derive(Debug, Clone, clap::Subcommand)]
 pub(crate) enum Subcommand {
+    /// Put a fresh secret into the stamp secret file; credentials of the one before stay valid after the next restart.
+    RotateSecret(RotateArguments),
     /// Print user name and password of a stand-alone relay's user.
     MintCredentials(MintArguments),
 }
@@ -208,6 +240,46 @@ pub(crate) struct MintArguments {
     /// Text without a colon that tells users apart; random if not given.
     #[arg(long)]
     pub(crate) salt: Option<String>,
+}
+
+/// What is rotated.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct RotateArguments {
+    /// The relay's --stamp-secret-file.
+    #[arg(long, env = "STAMP_SECRET_FILE", value_name = "FILE")]
+    pub(crate) stamp_secret_file: PathBuf,
+}
+
+/// Where an OpenTelemetry collector would be: host or address, and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CollectorAddress(pub(crate) String);
+
+impl FromStr for CollectorAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let host_and_port = text.strip_prefix("http://").unwrap_or(text);
+        let host_and_port = host_and_port.trim_end_matches('/');
+        let is_socket = host_and_port.parse::<SocketAddr>().is_ok();
+        let is_name = host_and_port.rsplit_once(':').is_some_and(|(host, port)| {
+            let is_host =
+                |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+            !host.is_empty() && host.bytes().all(is_host) && port.parse::<u16>().is_ok()
+        });
+        match is_socket || is_name {
+            true => Ok(Self(format!("http://{host_and_port}"))),
+            false => Err("a collector is written host:port".to_owned()),
+        }
+    }
+}
+
+/// What becomes of a user who asks for too many allocations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Quota {
+    /// The oldest one makes room.
+    Replace,
+    /// The request is refused.
+    Refuse,
 }
 
 /// A long-term user.
@@ -301,6 +373,27 @@ mod tests {
             (Some("tok"), Some("me"))
         );
         assert!(cli.command.is_none());
+    }
+
+    // relay C-50
+    #[test]
+    fn relay_50_collectors_by_socket_and_by_domain() {
+        let parse = |text: &str| text.parse::<CollectorAddress>().map(|it| it.0);
+        for text in [
+            "127.0.0.1:4317",
+            "[::1]:4317",
+            "otel.example.com:4317",
+            "otel:4317",
+        ] {
+            assert_eq!(parse(text), Ok(format!("http://{text}")));
+            assert_eq!(
+                parse(&format!("http://{text}")),
+                Ok(format!("http://{text}"))
+            );
+        }
+        for text in ["", "otel", ":4317", "otel:port", "a b:1"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![deny(missing_docs)]
 
 mod cli;
+mod control;
 mod health;
 mod mint;
 mod platform;
@@ -36,6 +37,9 @@ pub fn run(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> 
     };
     let result = match &cli.command {
         Some(cli::Subcommand::MintCredentials(arguments)) => mint::run(arguments),
+        Some(cli::Subcommand::RotateSecret(arguments)) => {
+            secret_file::rotate(&arguments.stamp_secret_file)
+        }
         None => service::run(cli, environment),
     };
     match result {

@@ -8,7 +8,7 @@ use connlib_stun::RelayUsername;
 use crate::{cli::MintArguments, secret_file};
 
 pub(crate) fn run(arguments: &MintArguments) -> Result<()> {
-    let secret = secret_file::load_or_create(&arguments.stamp_secret_file)?;
+    let secret = secret_file::load_or_create(&arguments.stamp_secret_file)?.present;
     let salt = match &arguments.salt {
         Some(salt) => salt.clone(),
         None => uuid::Uuid::new_v4().simple().to_string(),

@@ -12,13 +12,13 @@ use connlib_stun::ChannelRange;
 use phoenix_channel::{FatalError, LoginUrl, driver::find_token};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use relay_core::{
-    Config, PeerPolicy, PortRange, PrivatePeers, PublicAddresses, Server, Shard, StampSecret,
+    Config, PeerPolicy, PortRange, PrivatePeers, PublicAddresses, Quota, Server, Shard, StampSecret,
 };
 use tokio::sync::oneshot;
 
 use crate::{
     cli::{self, ChannelNumbers, Cli, LogFormat},
-    health,
+    control, health,
     platform::{self, Signal, Signals},
     portal, secret_file,
     shared::Shared,
@@ -36,7 +36,7 @@ const EMPTY_POLL: Duration = Duration::from_millis(100);
 const PORTS_PER_WORKER: usize = 256;
 
 pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
-    let _logging = connlib_logging::setup(&connlib_logging::Options {
+    let logging = connlib_logging::setup(&connlib_logging::Options {
         process: "firezone-relay",
         version: env!("CARGO_PKG_VERSION"),
         directives: std::env::var("RUST_LOG").ok(),
@@ -46,6 +46,14 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
             LogFormat::Json => connlib_logging::Stdout::Json,
         },
     })?;
+    let logging = Arc::new(logging);
+    platform::no_core_dumps();
+    if let Some(collector) = &cli.otlp_grpc_endpoint {
+        tracing::warn!(
+            collector = collector.0,
+            "Metrics are not sent to collectors; have them read from /metrics"
+        );
+    }
     let config = config(&cli)?;
     let login = match cli.standalone {
         true => None,
@@ -69,7 +77,10 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
         .thread_name("control")
         .enable_all()
         .build()?;
-    let result = runtime.block_on(serve(&cli, servers, options, login));
+    let result = runtime.block_on(async {
+        control::serve(&cli, &logging).await?;
+        serve(&cli, servers, options, login).await
+    });
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }
@@ -231,6 +242,17 @@ fn config(cli: &Cli) -> Result<Config> {
     if !cli.static_user.is_empty() && !cli.standalone {
         bail!("--static-user needs --standalone: the portal mints all credentials");
     }
+    if cli.ebpf_offloading.is_some() {
+        bail!("--ebpf-offloading: this relay cannot relay in the kernel; leave it out");
+    }
+    config.quota = match cli.quota {
+        cli::Quota::Replace => Quota::ReplaceOldest,
+        cli::Quota::Refuse if cli.workers.is_none_or(|count| count.get() > 1) => {
+            bail!("--quota refuse counts per worker, so it needs --workers 1")
+        }
+        cli::Quota::Refuse => Quota::Refuse,
+    };
+    config.max_bytes_per_second = cli.max_bytes_per_second;
     config.bound_addresses = bound_addresses(cli);
     config.listen_port = cli.listen_port;
     config.ports = ports;
@@ -254,7 +276,9 @@ fn config(cli: &Cli) -> Result<Config> {
         config.allocations_per_username = limit;
     }
     if let Some(path) = &cli.stamp_secret_file {
-        config.stamp_secret = Some(secret_file::load_or_create(path)?);
+        let secrets = secret_file::load_or_create(path)?;
+        config.stamp_secret = Some(secrets.present);
+        config.previous_stamp_secret = secrets.previous;
     }
     Ok(config)
 }

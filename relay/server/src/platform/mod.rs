@@ -4,7 +4,7 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Signals, granted_buffer, host_name, max_workers, no_timestamps, owner_only,
+    Signals, granted_buffer, host_name, max_workers, no_core_dumps, no_timestamps, owner_only,
     raise_descriptor_limit, receive_overruns, reset_path_mtu, share_port, sleep_precisely,
 };
 
@@ -12,7 +12,7 @@ pub(crate) use unix::{
 mod other;
 #[cfg(not(unix))]
 pub(crate) use other::{
-    Signals, granted_buffer, host_name, max_workers, no_timestamps, owner_only,
+    Signals, granted_buffer, host_name, max_workers, no_core_dumps, no_timestamps, owner_only,
     raise_descriptor_limit, receive_overruns, reset_path_mtu, share_port, sleep_precisely,
 };
 

@@ -40,6 +40,13 @@ pub(crate) fn owner_only(options: &mut OpenOptions) {
     options.mode(0o600);
 }
 
+/// A dump of this process would contain the secret behind all credentials.
+pub(crate) fn no_core_dumps() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        tracing::warn!(%error, "Cannot forbid core dumps, which contain secrets");
+    }
+}
+
 /// Raises the soft limit of open files to the hard one and returns what is in force; `None` when it cannot be told.
 pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;

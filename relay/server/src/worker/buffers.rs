@@ -12,12 +12,18 @@ use super::socket::UdpSocket;
 
 /// Buffers per receive call. Batches pay off where many senders meet, at the listen port; the library takes no more.
 pub(super) const BUFFERS: usize = 32;
+/// Buffers for the first call at the socket of an allocation, where little is waiting mostly.
+pub(super) const FEW_BUFFERS: usize = 4;
+/// Bytes in a buffer from which few of them are used: what passes through many large ones falls out of the caches.
+const LARGE: usize = 8 * 1024;
 /// Size of a buffer: the most that the kernel joins.
 const BUFFER_BYTES: usize = 64 * 1024;
 
 pub(super) struct Buffers {
     memory: Box<[u8]>,
     meta: [RecvMeta; BUFFERS],
+    /// How many suit what came last.
+    suitable: usize,
 }
 
 /// One filled buffer.
@@ -33,15 +39,27 @@ impl Buffers {
         Self {
             memory: vec![0; BUFFERS * BUFFER_BYTES].into_boxed_slice(),
             meta: [RecvMeta::default(); BUFFERS],
+            suitable: BUFFERS,
         }
     }
 
-    /// Receives; returns how many buffers are filled.
-    pub(super) fn fill(&mut self, socket: &UdpSocket) -> io::Result<usize> {
+    /// Receives into at most so many buffers; returns how many are filled.
+    pub(super) fn fill(&mut self, socket: &UdpSocket, most: usize) -> io::Result<usize> {
         let mut chunks = self.memory.chunks_exact_mut(BUFFER_BYTES);
         let mut next = || IoSliceMut::new(chunks.next().unwrap_or_default());
         let mut slices: [IoSliceMut<'_>; BUFFERS] = std::array::from_fn(|_| next());
-        socket.receive(&mut slices, &mut self.meta)
+        let filled = socket.receive(&mut slices[..most.min(BUFFERS)], &mut self.meta)?;
+        let bytes: usize = self.meta.iter().take(filled).map(|meta| meta.len).sum();
+        self.suitable = match bytes >= filled * LARGE {
+            true => FEW_BUFFERS,
+            false => BUFFERS,
+        };
+        Ok(filled)
+    }
+
+    /// How many buffers suit the kind of traffic that came last.
+    pub(super) fn suitable(&self) -> usize {
+        self.suitable
     }
 
     /// How many of the first buffers hold one datagram rather than several that the kernel has joined.

@@ -25,7 +25,7 @@ use mio::{Events, Poll, Token, Waker};
 use relay_core::{Command, Server, Train};
 
 use crate::{platform, shared::Shared, statistics::Statistics};
-use buffers::Buffers;
+use buffers::{Buffers, FEW_BUFFERS};
 use egress::{Egress, Outgoing, listen_socket};
 use pace::Pace;
 use ready::Ready;
@@ -34,8 +34,6 @@ use socket::{Batch, SendCounters};
 pub(crate) use sockets::BindOptions;
 use sockets::{SocketId, Sockets};
 
-/// Receive calls of one socket before others have their turn.
-const TURN_CALLS: usize = 2;
 /// Turns between looks at the poll, so that sockets which become readable do not wait long.
 const TURNS_PER_POLL: usize = 64;
 /// Events per look at the poll.
@@ -235,21 +233,20 @@ impl Worker {
         None
     }
 
-    /// Gives readable sockets their turns.
+    /// Gives readable sockets their turns, of two receive calls each.
     fn receive(&mut self) {
         for _ in 0..TURNS_PER_POLL {
             let Some(id) = self.ready.next() else {
                 return;
             };
             let now = Instant::now();
-            let mut has_more = true;
-            for _ in 0..TURN_CALLS {
-                has_more = self.receive_batch(id, now);
-                if !has_more {
-                    break;
-                }
-            }
-            if has_more {
+            let first = match id {
+                SocketId::Listen(_) => self.buffers.suitable(),
+                SocketId::Allocation(..) => FEW_BUFFERS,
+            };
+            if self.receive_batch(id, first, now)
+                && self.receive_batch(id, self.buffers.suitable(), now)
+            {
                 self.ready.add_busy(id);
             }
         }
@@ -257,11 +254,11 @@ impl Worker {
 
     /// Handles what one receive call brings. Whether there may be more: a call that fills its last buffer has not seen
     /// the end of the queue, and the kernel announces only what comes behind it.
-    fn receive_batch(&mut self, id: SocketId, now: Instant) -> bool {
+    fn receive_batch(&mut self, id: SocketId, most: usize, now: Instant) -> bool {
         let Some(socket) = self.sockets.get(id) else {
             return false;
         };
-        let filled = match self.buffers.fill(socket) {
+        let filled = match self.buffers.fill(socket, most) {
             Ok(filled) => filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) => {
@@ -280,7 +277,7 @@ impl Worker {
         }
         self.egress.flush(&mut self.sockets);
         self.siblings.dispatch();
-        filled == buffers::BUFFERS
+        filled == most
     }
 
     fn handle_train(&mut self, id: SocketId, index: usize, now: Instant) {

@@ -145,6 +145,15 @@ impl Sockets {
     pub(crate) fn open(&mut self, port: AllocationPort, family: Family) -> io::Result<()> {
         let id = SocketId::Allocation(port, family);
         let plan = self.plan(port.get(), family, ALLOCATION_BUFFER);
+        // Peers know the public address only. A socket bound to it needs not be told where to send from.
+        let plan = match plan.source {
+            Some(public) => Plan {
+                bind: SocketAddr::new(public, port.get()),
+                source: None,
+                ..plan
+            },
+            None => plan,
+        };
         let socket = UdpSocket::bind(plan, &self.registry, id.token())?;
         self.table.insert(id, socket);
         Ok(())

@@ -83,6 +83,13 @@ impl Client {
         self.allocation.has_allocation()
     }
 
+    /// Waits until the client expects nothing from this relay any more.
+    pub(crate) fn wait_until_given_up(&mut self) {
+        self.drive_until(|client| {
+            client.allocation.free_reason().is_some() || !client.allocation.has_allocation()
+        });
+    }
+
     fn drive_until(&mut self, condition: impl Fn(&mut Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {

@@ -2,6 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod client;
+mod endpoints;
+mod hostile;
+mod limits;
+mod load;
 mod portal;
 mod process;
+mod raw;
 mod relaying;
+mod restart;
+mod turnutils;
+mod workers;

@@ -33,8 +33,82 @@ pub(crate) struct Relay {
 /// First of the ports of a new relay: listen port, allocations, health. Fixed ones, because the system might give a free
 /// port away again before the relay binds it.
 pub(crate) fn ports() -> u16 {
-    let salt = std::process::id() as u16 % 64 * 300;
-    11_000 + salt + NEXT_PORT.fetch_add(PORTS + 2, Ordering::Relaxed)
+    block(PORTS)
+}
+
+/// The same for a relay with so many ports for allocations.
+pub(crate) fn block(allocations: u16) -> u16 {
+    let salt = (std::process::id() % 16) as u16 * 1300;
+    11_000 + salt + NEXT_PORT.fetch_add(allocations + 2, Ordering::Relaxed)
+}
+
+/// How a relay is started.
+pub(crate) struct Launch<'a> {
+    /// First of its ports.
+    pub(crate) first: u16,
+    /// Ports for allocations.
+    pub(crate) allocations: u16,
+    /// Content of the stamp secret file.
+    pub(crate) secret: &'a str,
+    /// Addresses that it advertises.
+    pub(crate) public: [&'a str; 2],
+    /// Shell command in front, such as `ulimit`.
+    pub(crate) prelude: &'a str,
+    pub(crate) arguments: &'a [&'a str],
+}
+
+impl<'a> Launch<'a> {
+    pub(crate) fn new(first: u16, arguments: &'a [&'a str]) -> Self {
+        Self {
+            first,
+            allocations: PORTS,
+            secret: SECRET,
+            public: [PUBLIC_V4, PUBLIC_V6],
+            prelude: "true",
+            arguments,
+        }
+    }
+
+    /// Starts and waits until it is ready.
+    pub(crate) fn ready(self) -> Relay {
+        let relay = self.start();
+        relay.wait_for("/readyz", 200);
+        relay
+    }
+
+    pub(crate) fn start(self) -> Relay {
+        let first = self.first;
+        let directory = tempfile::tempdir().unwrap();
+        let secret = directory.path().join("secret");
+        std::fs::write(&secret, self.secret).unwrap();
+        let health = SocketAddr::from((Ipv4Addr::LOCALHOST, first + self.allocations + 1));
+        let child = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{} && exec \"$0\" \"$@\"", self.prelude))
+            .arg(env!("CARGO_BIN_EXE_firezone-relay"))
+            .args(["--public-ip4-addr", self.public[0]])
+            .args(["--public-ip6-addr", self.public[1]])
+            .args(["--listen-port", &first.to_string()])
+            .args(["--lowest-port", &(first + 1).to_string()])
+            .args(["--highest-port", &(first + self.allocations).to_string()])
+            .args(["--allow-peer-cidr", "127.0.0.0/8,::1/128"])
+            .args(["--health-check-addr", &health.to_string()])
+            .arg("--stamp-secret-file")
+            .arg(&secret)
+            .args(self.arguments)
+            .env("FIREZONE_TOKEN", "token")
+            .env("RUST_LOG", "debug")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Relay {
+            child,
+            port: first,
+            lowest: first + 1,
+            health,
+            _directory: directory,
+        }
+    }
 }
 
 impl Relay {
@@ -47,37 +121,19 @@ impl Relay {
     }
 
     pub(crate) fn start(first: u16, arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let secret = directory.path().join("secret");
-        std::fs::write(&secret, SECRET).unwrap();
-        let health = SocketAddr::from((Ipv4Addr::LOCALHOST, first + PORTS + 1));
-        let child = Command::new(env!("CARGO_BIN_EXE_firezone-relay"))
-            .args([
-                "--public-ip4-addr",
-                PUBLIC_V4,
-                "--public-ip6-addr",
-                PUBLIC_V6,
-            ])
-            .args(["--listen-port", &first.to_string()])
-            .args(["--lowest-port", &(first + 1).to_string()])
-            .args(["--highest-port", &(first + PORTS).to_string()])
-            .args(["--allow-peer-cidr", "127.0.0.0/8,::1/128"])
-            .args(["--health-check-addr", &health.to_string()])
-            .arg("--stamp-secret-file")
-            .arg(&secret)
-            .args(arguments)
-            .env("FIREZONE_TOKEN", "token")
-            .env("RUST_LOG", "debug")
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            port: first,
-            lowest: first + 1,
-            health,
-            _directory: directory,
-        }
+        Launch::new(first, arguments).start()
+    }
+
+    pub(crate) fn health(&self) -> SocketAddr {
+        self.health
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 
     pub(crate) fn server(&self, ip: impl Into<IpAddr>) -> SocketAddr {
@@ -86,15 +142,7 @@ impl Relay {
 
     /// Status and body of a health request; `None` while nobody listens.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect(self.health).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut response = String::new();
-        stream.read_to_string(&mut response).ok()?;
-        let status = response.split(' ').nth(1)?.parse().ok()?;
-        let (_, body) = response.split_once("\r\n\r\n")?;
-        Some((status, body.to_owned()))
+        http(self.health, "GET", path)
     }
 
     pub(crate) fn wait_for(&self, path: &str, status: u16) {
@@ -120,6 +168,19 @@ impl Relay {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Status and body of a request; `None` while nobody listens.
+pub(crate) fn http(server: SocketAddr, method: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(server).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let status = response.split(' ').nth(1)?.parse().ok()?;
+    let (_, body) = response.split_once("\r\n\r\n")?;
+    Some((status, body.to_owned()))
 }
 
 impl Drop for Relay {

@@ -10,6 +10,7 @@ use connlib_stun::{
 use super::{
     client::Client,
     process::{PORTS, PUBLIC_V4, PUBLIC_V6, Relay, ports, receive, socket},
+    raw::{Raw, allocate},
 };
 
 fn loopbacks(relay: &Relay) -> [SocketAddr; 2] {
@@ -201,6 +202,17 @@ fn relay_53_drain() {
     assert!(client.has_allocation());
     assert_eq!(relay.get("/healthz").unwrap().0, 200);
     relay.terminate();
+    assert!(relay.wait().success());
+}
+
+#[test]
+fn relay_53_drain_time_is_over() {
+    let relay = Relay::standalone(&["--drain-timeout", "2s"]);
+    let _client = Client::allocated(loopbacks(&relay)[0], "user");
+    relay.terminate();
+    relay.wait_for("/readyz", 503);
+    let mut newcomer = Raw::new(loopbacks(&relay)[0], "newcomer");
+    assert_eq!(newcomer.code(allocate()), Some(508));
     assert!(relay.wait().success());
 }
 
