@@ -77,7 +77,7 @@ impl Net {
             while self.client.poll_event().is_some() {}
             while let Some(transmit) = self.client.poll_transmit() {
                 assert_eq!(transmit.dst, addr(RELAY));
-                self.to_relay(&transmit.payload);
+                self.hand_in(&transmit.payload);
             }
             let Some(command) = self.relay.poll_command() else {
                 return;
@@ -100,7 +100,7 @@ impl Net {
         }
     }
 
-    fn to_relay(&mut self, bytes: &[u8]) -> Vec<(Route, Vec<u8>)> {
+    fn hand_in(&mut self, bytes: &[u8]) -> Vec<(Route, Vec<u8>)> {
         let mut sink = Sink::default();
         let train = Train::single(bytes);
         self.relay
@@ -135,7 +135,7 @@ impl Net {
         let Some(framed) = framed else {
             return false;
         };
-        let forwarded = self.to_relay(&[&framed.header[..], b"ping"].concat());
+        let forwarded = self.hand_in(&[&framed.header[..], b"ping"].concat());
         let [(Route::ToPeer { port, peer: to }, payload)] = &forwarded[..] else {
             return false;
         };
