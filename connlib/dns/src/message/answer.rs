@@ -5,7 +5,8 @@ use connlib_model::DomainName;
 use domain::base::iana::{Class, Rcode};
 use domain::base::message_builder::AnswerBuilder;
 use domain::base::{
-    Message, MessageBuilder, Name, RecordData, StaticCompressor, Ttl, rdata::ComposeRecordData,
+    Message, MessageBuilder, Name, NameBuilder, RecordData, StaticCompressor, Ttl,
+    rdata::ComposeRecordData,
 };
 use domain::rdata::{A, Aaaa, Ptr};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -29,10 +30,9 @@ impl Query<'_> {
 
     /// NOERROR with the name of an address.
     pub fn answer_ptr(&self, name: &DomainName) -> Vec<u8> {
-        match Name::<Vec<u8>>::from_chars(name.as_str().chars()) {
-            Ok(name) => self.answer([Ptr::new(name)]),
-            // Names that were checked at construction always parse; escapes inside are the one doubt.
-            Err(_) => self.server_failure(),
+        match wire_name(name) {
+            Some(name) => self.answer([Ptr::new(name)]),
+            None => self.server_failure(),
         }
     }
 
@@ -87,6 +87,15 @@ pub fn server_failure_for(message: &[u8]) -> Option<Vec<u8>> {
     header_only[4..].fill(0);
     let message = Message::from_slice(&header_only).ok()?;
     Some(into_bytes(start(message, Rcode::SERVFAIL)))
+}
+
+/// The name on the wire. Label by label, because a backslash in a [`DomainName`] is a character and begins no escape.
+fn wire_name(name: &DomainName) -> Option<Name<Vec<u8>>> {
+    let mut builder = NameBuilder::new_vec();
+    for label in name.labels() {
+        builder.append_label(label.as_bytes()).ok()?;
+    }
+    builder.into_name().ok()
 }
 
 fn start(query: &Message<[u8]>, rcode: Rcode) -> Answer {
@@ -159,6 +168,20 @@ mod tests {
             )]
         );
         assert!(!header(&response).rd());
+    }
+
+    #[test]
+    fn tunnel_19_backslash_in_a_name_is_a_character() {
+        let bytes = query("1.0.96.100.in-addr.arpa", Rtype::PTR);
+        for name in [r"a\.example", r"\101.example", r"\9.example"] {
+            let response = Query::parse(&bytes)
+                .unwrap()
+                .answer_ptr(&name.parse().unwrap());
+            assert_eq!(header(&response).rcode(), Rcode::NOERROR, "{name}");
+            let label = name.split('.').next().unwrap().as_bytes();
+            let wire = [&[label.len() as u8], label, b"\x07example\x00"].concat();
+            assert!(response.ends_with(&wire), "{name}");
+        }
     }
 
     #[test]
