@@ -285,10 +285,11 @@ fn protocols(
     match next_header {
         number::TCP => Ok((Protocol::Tcp(first), Protocol::Tcp(second))),
         number::UDP => Ok((Protocol::Udp(first), Protocol::Udp(second))),
-        number::ICMPV4 if transport[0] != Icmpv4::ECHO_REQUEST => {
+        // As for whole packets, a code other than 0 makes it something else.
+        number::ICMPV4 if transport[..2] != [Icmpv4::ECHO_REQUEST, 0] => {
             Err(UnsupportedProtocol::Icmpv4Type(transport[0]))
         }
-        number::ICMPV6 if transport[0] != Icmpv6::ECHO_REQUEST => {
+        number::ICMPV6 if transport[..2] != [Icmpv6::ECHO_REQUEST, 0] => {
             Err(UnsupportedProtocol::Icmpv6Type(transport[0]))
         }
         number::ICMPV4 | number::ICMPV6 => {

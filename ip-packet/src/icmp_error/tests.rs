@@ -213,3 +213,19 @@ fn translation_to_the_other_version_is_an_error() {
     assert!(make::translated_icmp_error(&error, ip(V6.0), ip(V6.1), 1).is_err());
     assert!(make::translated_icmp_error(&error, ip(V4.0), ip(V6.1), 1).is_err());
 }
+
+/// What has no identifier as a packet has none inside an error either.
+#[test]
+fn echo_with_a_code_is_no_echo_wherever_it_is() {
+    let ((a, b), (c, d)) = ((ip(V4.0), ip(V4.1)), (ip(V6.0), ip(V6.1)));
+    let odd = [
+        make::icmpv4_message(a, b, 9, (8, 1, [0; 4]), &[]),
+        make::icmpv6_message(c, d, 9, (128, 1, [0; 4]), &[]),
+    ];
+    for packet in odd.map(Result::unwrap) {
+        assert!(packet.source_protocol().is_err());
+        let refusal = make::icmp_unreachable(packet.view(), Unreachable::Network).unwrap();
+        let failed = refusal.icmp_error().unwrap().failed_packet();
+        assert!(matches!(failed, Err(EmbeddedError::Unsupported(_))));
+    }
+}
