@@ -25,7 +25,7 @@ use crate::{
     Class, Family, Key, Method, TransactionId, attribute,
     envelope::{self, Envelope},
     error::{DecodeError, EncodeError},
-    fingerprint,
+    fingerprint, header,
 };
 
 mod set {
@@ -108,12 +108,14 @@ pub(crate) fn raw_word(envelope: &Envelope<'_>, kind: u16) -> Result<Option<[u8;
 
 /// A message under construction.
 pub(crate) struct Builder {
+    message_type: u16,
     message: Message<Attr>,
     raw: Vec<(u16, [u8; 4])>,
 }
 
 impl Builder {
     pub(crate) fn new(class: Class, method: Method, id: TransactionId) -> Self {
+        let message_type = header::join_type(class, method);
         let class = match class {
             Class::Request => MessageClass::Request,
             Class::Indication => MessageClass::Indication,
@@ -123,6 +125,7 @@ impl Builder {
         let method =
             stun_codec::Method::new(method.codepoint()).expect("`Method::codepoint` has 12 bits");
         Self {
+            message_type,
             message: Message::new(class, method, id),
             raw: Vec::new(),
         }
@@ -152,6 +155,8 @@ impl Builder {
         let mut bytes = MessageEncoder::<Attr>::new()
             .encode_into_bytes(self.message)
             .map_err(unencodable)?;
+        // `stun_codec` loses the upper bits of methods that nobody has defined yet; a refusal repeats them.
+        bytes[..2].copy_from_slice(&self.message_type.to_be_bytes());
         if bytes.len() + self.raw.len() * 8 + envelope::INTEGRITY_LEN > MAX_MESSAGE {
             return Err(EncodeError::TooLong);
         }

@@ -117,9 +117,29 @@ const fn split_type(message_type: u16) -> (Class, Method) {
     (class, Method::from_codepoint(method))
 }
 
+/// Interleaves class and method bits; the inverse of [`split_type`].
+pub(crate) const fn join_type(class: Class, method: Method) -> u16 {
+    let class = match class {
+        Class::Request => 0x0000,
+        Class::Indication => 0x0010,
+        Class::Success => 0x0100,
+        Class::Error => 0x0110,
+    };
+    let method = method.codepoint();
+    class | (method & 0x000F) | ((method & 0x0070) << 1) | ((method & 0x0F80) << 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_type_is_split_and_joined() {
+        for message_type in 0..0x4000 {
+            let (class, method) = split_type(message_type);
+            assert_eq!(join_type(class, method), message_type);
+        }
+    }
 
     #[test]
     fn type_bits() {

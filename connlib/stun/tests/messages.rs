@@ -320,6 +320,23 @@ fn success() -> impl Strategy<Value = (Method, Success)> {
     ]
 }
 
+#[test]
+fn refusals_repeat_methods_that_nobody_has_defined() {
+    for method in 0..0x1000 {
+        let mut bytes = refresh(None).encode(None).unwrap();
+        let kind = (method & 0x000F) | (method & 0x0070) << 1 | (method & 0x0F80) << 2;
+        bytes[..2].copy_from_slice(&u16::to_be_bytes(kind));
+        let request = Envelope::parse(&bytes).unwrap();
+        let error = ErrorResponse::new(ErrorCode::BAD_REQUEST);
+        let reply = Response::error(request.header(), error)
+            .encode(None)
+            .unwrap();
+        let reply = Envelope::parse(&reply).unwrap();
+        assert_eq!(reply.method(), request.method());
+        assert_eq!(reply.class(), Class::Error);
+    }
+}
+
 proptest! {
     #[test]
     fn requests_round_trip(
