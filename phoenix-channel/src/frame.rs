@@ -78,7 +78,8 @@ impl Frame {
                 return Err(FrameError::MissingMember(member));
             }
         }
-        Ok(serde_json::from_value(value)?)
+        // From the text again, since a `Value` forgets that a member stood there twice.
+        Ok(serde_json::from_str(text)?)
     }
 
     /// The text to write.
@@ -385,6 +386,13 @@ mod tests {
         assert!(
             Frame::decode_strict(r#"{"topic":"t","event":"e","payload":null,"ref":null}"#).is_ok()
         );
+    }
+
+    #[test]
+    fn a_member_that_stands_there_twice_is_refused_by_both_sides() {
+        let text = r#"{"topic":"a","topic":"b","event":"e","payload":null,"ref":null}"#;
+        assert!(Frame::decode(text).is_err());
+        assert!(Frame::decode_strict(text).is_err());
     }
 
     #[test]
