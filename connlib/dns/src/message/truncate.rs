@@ -32,13 +32,18 @@ pub fn truncate_for_udp(mut response: Vec<u8>) -> Vec<u8> {
 
 /// Where the question section ends, if it is intact and itself short enough.
 fn question_end(response: &[u8]) -> Option<usize> {
+    let end = end_of_questions(response).filter(|end| *end <= MAX_UDP_RESPONSE)?;
+    // A name may consist of labels that reach behind the question, into what is about to go.
+    end_of_questions(&response[..end])
+}
+
+fn end_of_questions(response: &[u8]) -> Option<usize> {
     let message = Message::from_slice(response).ok()?;
     let mut questions = message.question();
     for question in questions.by_ref() {
         question.ok()?;
     }
-    let end = questions.pos();
-    (end <= MAX_UDP_RESPONSE).then_some(end)
+    Some(questions.pos())
 }
 
 #[cfg(test)]
@@ -96,6 +101,17 @@ mod tests {
         many[4..6].copy_from_slice(&400u16.to_be_bytes());
         many.extend([0, 0, 1, 0, 1].repeat(400));
         assert_eq!(truncate_for_udp(many).len(), 12);
+    }
+
+    #[test]
+    fn question_that_points_behind_itself_goes_too() {
+        // Its name points into the header, where a label begins that ends far behind it.
+        let mut pointing = vec![0; 2000];
+        (pointing[2], pointing[5]) = (63, 1);
+        pointing[12..18].copy_from_slice(&[0xc0, 2, 0, 1, 0, 1]);
+        assert_eq!(end_of_questions(&pointing), Some(18));
+        let cut = truncate_for_udp(pointing);
+        assert_eq!((cut.len(), cut[5]), (12, 0));
     }
 
     proptest! {

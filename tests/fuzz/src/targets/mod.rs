@@ -3,10 +3,12 @@
 pub mod channel_data;
 pub mod dns_message;
 pub mod ip_packet;
+pub mod node;
 pub mod p2p_control;
 pub mod phoenix_json;
 pub mod relay_input;
 pub mod segment;
+pub mod stun_client;
 
 use crate::Target;
 
@@ -28,6 +30,11 @@ pub const ALL: &[Target] = &[
         seeds: ip_packet::seeds,
     },
     Target {
+        name: "node",
+        run: node::run,
+        seeds: node::seeds,
+    },
+    Target {
         name: "p2p-control",
         run: p2p_control::run,
         seeds: p2p_control::seeds,
@@ -46,5 +53,10 @@ pub const ALL: &[Target] = &[
         name: "segment",
         run: segment::run,
         seeds: segment::seeds,
+    },
+    Target {
+        name: "stun-client",
+        run: stun_client::run,
+        seeds: stun_client::seeds,
     },
 ];

@@ -147,6 +147,7 @@ impl Model {
                     && self.allocations.get(&to.address()) == Some(&peer.port())
                     && self.bound_to(to.address(), number.get()) == Some(relayed)
             }
+            Route::ToSibling { .. } => panic!("a single server has no siblings"),
         };
         leads_there && data == payload
     }

@@ -297,6 +297,8 @@ impl World {
                     assert!(self.bound.remove(&(port.get(), family)), "not bound");
                     self.model.free(port.get());
                 }
+                // For those who share their users with others.
+                Command::UserGained { .. } | Command::UserLost { .. } => {}
             }
         }
         messages
