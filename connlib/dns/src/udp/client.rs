@@ -178,6 +178,10 @@ impl Client {
         if self.lookups.len() < MAX_QUERIES {
             return Ok(());
         }
+        // Nothing is finished: refusing must cost less than serving.
+        if self.deadlines.len() >= MAX_QUERIES {
+            return Err(RecursiveError::Overloaded);
+        }
         let is_finished = |port: &u16| {
             matches!(
                 self.lookups.get(port),

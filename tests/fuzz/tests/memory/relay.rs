@@ -162,7 +162,7 @@ fn bindings_and_garbage_of_distinct_sources_cost_nothing() {
 #[test]
 fn allocations_that_ended_cost_nothing() {
     let mut world = World::new(Config::portal);
-    assert_levels_off(4 * MIB, 128 * KIB, (1_000, 10_000), |n| {
+    assert_levels_off(4 * MIB, 128 * KIB, (1_000, 5_000), |n| {
         let salt = n.to_string();
         assert!(matches!(
             world.ask(v4(n), &salt, allocate()),
