@@ -272,7 +272,7 @@ fn nat_sessions_are_bounded() {
         world.resolve(n as u8);
     }
     assert_levels_off(128 * MIB, MIB, (140_000, 20_000), |n| {
-        let from = SocketAddr::new(CLIENT_V4.into(), 1 + n as u16 % 60_000);
+        let from = SocketAddr::new(CLIENT_V4.into(), 1 + (n % 60_000) as u16);
         let to = SocketAddr::new(proxy_v4(n / 60_000).into(), 80);
         world.send(&make::udp_packet(from, to, b"x").unwrap());
     });
