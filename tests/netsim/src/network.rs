@@ -518,6 +518,63 @@ mod tests {
     }
 
     #[test]
+    fn earliest_first_and_at_one_instant_in_the_order_of_sending() {
+        let mut network = Network::new([0; 32]);
+        let v4 = |last| Ipv4Addr::new(203, 0, 113, last);
+        let far = network.add_host(HostConfig::open("far").v4(v4(1)).link(ms(20)));
+        let near = network.add_host(HostConfig::open("near").v4(v4(2)).link(ms(5)));
+        network.add_host(HostConfig::open("both").v4(v4(3)));
+        let now = Instant::now();
+        let from = |host: u8| udp(&format!("203.0.113.{host}:1"), "203.0.113.3:1");
+
+        network.send(far, from(1), 1, "last", now);
+        network.send(near, from(2), 1, "first", now);
+        network.send(near, from(2), 1, "second", now);
+        let later = now + Duration::from_millis(15);
+        network.send(
+            near,
+            from(2),
+            1,
+            "at once with the last, but sent after it",
+            later,
+        );
+        let all = drain(&mut network);
+
+        let order: Vec<&str> = all.iter().map(|(_, delivery)| delivery.payload).collect();
+        let last = "at once with the last, but sent after it";
+        assert_eq!(order, ["first", "second", "last", last]);
+        assert_eq!(all[2].0, all[3].0);
+    }
+
+    #[test]
+    fn roaming_forgets_what_the_old_edge_let_in() {
+        let mut network = Network::new([0; 32]);
+        let cone = EdgeKind::Cone(Filtering::PortRestricted);
+        let old = network.add_edge(EdgeConfig::nat(cone, Ipv4Addr::new(198, 51, 100, 1)));
+        let new = network.add_edge(EdgeConfig::nat(cone, Ipv4Addr::new(198, 51, 100, 2)));
+        let inner = Ipv4Addr::new(10, 0, 0, 2);
+        let a = network.add_host(HostConfig::open("a").v4(inner).behind(old));
+        let b = network.add_host(HostConfig::open("b").v4(Ipv4Addr::new(203, 0, 113, 1)));
+        let now = Instant::now();
+        let answer = |network: &mut Network<()>, to: &str| {
+            network.send(b, udp("203.0.113.1:9", to), 1, (), now);
+            drain(network).len()
+        };
+
+        network.send(a, udp("10.0.0.2:7", "203.0.113.1:9"), 1, (), now);
+        drain(&mut network);
+        assert_eq!(answer(&mut network, "198.51.100.1:7"), 1);
+        network.move_host(a, Some(inner), None, Some(new));
+
+        // Neither the address of before nor the new one lets anything in until the host has sent.
+        assert_eq!(answer(&mut network, "198.51.100.1:7"), 0);
+        assert_eq!(answer(&mut network, "198.51.100.2:7"), 0);
+        network.send(a, udp("10.0.0.2:7", "203.0.113.1:9"), 1, (), now);
+        drain(&mut network);
+        assert_eq!(answer(&mut network, "198.51.100.2:7"), 1);
+    }
+
+    #[test]
     fn hosts_behind_nats_reach_each_other_only_after_both_sent() {
         let mut network = Network::new([0; 32]);
         let cone = EdgeKind::Cone(Filtering::PortRestricted);
