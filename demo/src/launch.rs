@@ -130,8 +130,12 @@ pub fn wait_healthy(process: &mut Process, host: &Host, address: &str, path: &st
     })
 }
 
-/// Status code of a GET.
-fn http_status(address: &str, path: &str) -> Result<u16> {
+/// Status code of a GET, asked for in the caller's namespace.
+///
+/// # Errors
+///
+/// If nobody answers within a second.
+pub fn http_status(address: &str, path: &str) -> Result<u16> {
     let address: SocketAddr = address.parse()?;
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;

@@ -14,6 +14,7 @@
 //! | [`statistics`], [`chart`] | medians, ratios, bars |
 //! | [`progress`] | what is going on, on stderr |
 //! | [`throughput`], [`latency`], [`setup`], [`scale`] with [`swarm`], [`roam`] | the benchmarks |
+//! | [`turn`] | through TURN servers: our relay beside coturn |
 //!
 //! A further benchmark is a module with a `clap::Args` and a `run`, and a variant of [`Benchmark`].
 
@@ -33,6 +34,7 @@ mod statistics;
 mod swarm;
 mod system;
 mod throughput;
+mod turn;
 mod uapi;
 
 use std::process::ExitCode;
@@ -62,6 +64,22 @@ enum Benchmark {
     Scale(scale::Options),
     /// How long a client is away after it has changed its network.
     Roam(roam::Options),
+    /// Load on TURN servers, and our relay side by side with coturn.
+    #[command(subcommand)]
+    Turn(turn::Command),
+}
+
+impl Benchmark {
+    fn needs_namespaces(&self) -> bool {
+        match self {
+            Self::Throughput(_)
+            | Self::Latency(_)
+            | Self::Setup(_)
+            | Self::Scale(_)
+            | Self::Roam(_) => true,
+            Self::Turn(command) => command.needs_namespaces(),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -72,7 +90,9 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
-    if let Err(error) = testbed::isolate() {
+    if arguments.benchmark.needs_namespaces()
+        && let Err(error) = testbed::isolate()
+    {
         eprintln!("{error}");
         return ExitCode::FAILURE;
     }
@@ -82,6 +102,7 @@ fn main() -> ExitCode {
         Benchmark::Setup(options) => setup::run(options),
         Benchmark::Scale(options) => scale::run(options),
         Benchmark::Roam(options) => roam::run(options),
+        Benchmark::Turn(command) => turn::run(command),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
