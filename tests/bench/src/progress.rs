@@ -24,6 +24,11 @@ impl Progress {
         }
     }
 
+    /// Whether lines replace each other.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     /// Replaces the line.
     pub(crate) fn say(&self, text: &str) {
         match self.is_terminal {

@@ -22,6 +22,9 @@ use crate::{
 /// Loss that a search tolerates, in per cent.
 pub(crate) const SEARCH_LOSS: f64 = 0.1;
 
+/// Time between lines of progress where they do not replace each other.
+const LINE_SECONDS: u64 = 10;
+
 /// Command line of `bench turn load`.
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("pace").required(true).args(["rate", "mbit", "flood", "search"])))]
@@ -113,7 +116,9 @@ fn measure(options: &Options, session: &mut Session, progress: &Progress) -> Res
     let mut measure = |pace| {
         session.measure(options.send.load(options.size, pace), |elapsed| {
             let (now, all) = (elapsed.as_secs(), options.send.seconds);
-            progress.say(&format!("loading, {now} of {all} s"));
+            if progress.is_terminal() || now.is_multiple_of(LINE_SECONDS) {
+                progress.say(&format!("loading, {now} of {all} s"));
+            }
         })
     };
     if !options.search {

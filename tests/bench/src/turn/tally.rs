@@ -151,3 +151,70 @@ fn payload(framing: Framing, datagram: &[u8]) -> Option<&[u8]> {
             .map(|data| data.payload),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::turn::stamp::STAMP_BYTES;
+
+    const RUN: u32 = 3;
+
+    fn datagram(run: u32, lane: u32, sequence: u64) -> Vec<u8> {
+        let mut bytes = vec![0; STAMP_BYTES];
+        let stamp = Stamp {
+            run,
+            lane,
+            sequence,
+            sent_at: 1_000,
+        };
+        stamp.write(&mut bytes);
+        bytes
+    }
+
+    fn tally(arrivals: &[Vec<u8>]) -> Totals {
+        let mut tally = Tally::new(RUN, 2, STAMP_BYTES);
+        tally.sent(0, 4);
+        tally.sent(1, 4);
+        for arrival in arrivals {
+            tally.received(Framing::Plain, arrival, 3_000);
+        }
+        tally.totals()
+    }
+
+    #[test]
+    fn loss_is_counted_per_lane() {
+        let arrivals = [1, 2, 3, 4].map(|sequence| datagram(RUN, 0, sequence));
+        let totals = tally(&arrivals);
+        assert_eq!((totals.sent, totals.received), (8, 4));
+        assert_eq!(
+            (totals.loss_percent(), totals.worst_loss_percent),
+            (50.0, 100.0)
+        );
+        assert_eq!(totals.latency.unwrap().max_us, 2.0);
+    }
+
+    #[test]
+    fn what_is_overtaken_or_doubled_is_late() {
+        let arrivals = [1, 3, 2, 3].map(|sequence| datagram(RUN, 0, sequence));
+        assert_eq!(tally(&arrivals).late, 2);
+    }
+
+    #[test]
+    fn other_peoples_datagrams_are_strange_and_old_ones_are_nothing() {
+        let old = datagram(RUN - 1, 0, 1);
+        let no_such_lane = datagram(RUN, 2, 1);
+        let longer = [datagram(RUN, 0, 1), vec![0]].concat();
+        let totals = tally(&[old, no_such_lane, longer, vec![1, 2, 3], Vec::new()]);
+        assert_eq!((totals.received, totals.strange), (0, 4));
+    }
+
+    #[test]
+    fn channel_data_counts_only_with_its_header() {
+        let mut tally = Tally::new(RUN, 1, STAMP_BYTES);
+        let plain = datagram(RUN, 0, 1);
+        let framed = [&[0x40, 0, 0, STAMP_BYTES as u8], &plain[..]].concat();
+        tally.received(Framing::Channel, &framed, 0);
+        tally.received(Framing::Channel, &plain, 0);
+        assert_eq!((tally.totals().received, tally.totals().strange), (1, 1));
+    }
+}
