@@ -137,7 +137,7 @@ impl World {
             while let Some(transmit) = self.node.poll_transmit() {
                 is_quiet = false;
                 if transmit.dst == gateway_socket() {
-                    self.to_gateway(&transmit.payload);
+                    self.deliver(&transmit.payload);
                 }
             }
             while let Some(event) = self.gateway.poll_event() {
@@ -164,7 +164,7 @@ impl World {
         }
     }
 
-    fn to_gateway(&mut self, bytes: &[u8]) {
+    fn deliver(&mut self, bytes: &[u8]) {
         let (to, from, now) = (gateway_socket(), client_socket(), self.now);
         self.gateway
             .handle_network(to, from, Ecn::NotEct, bytes, now, &mut self.coalescer);
@@ -178,7 +178,7 @@ impl World {
             .encapsulate(GATEWAY, &mut batch, Ecn::NotEct, self.now, &mut sink)
             .unwrap();
         for (_, bytes) in sink.0 {
-            self.to_gateway(&bytes);
+            self.deliver(&bytes);
         }
         self.pump();
     }
