@@ -216,6 +216,13 @@ impl<R: Id> Relays<R> {
         self.collect_events();
     }
 
+    /// Asks a relay whether it still has our allocation; at most one such question is under way.
+    pub(crate) fn probe(&mut self, relay: R, now: Instant) {
+        if let Some(allocation) = self.allocations.get_mut(&relay) {
+            allocation.refresh(now);
+        }
+    }
+
     /// Starts every allocation over with the same credentials. Addresses of ours are gone without event.
     pub(crate) fn reset(&mut self, now: Instant) {
         for allocation in self.allocations.values_mut() {

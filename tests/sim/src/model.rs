@@ -9,6 +9,7 @@ mod dns;
 pub mod expect;
 mod legal;
 mod names;
+mod rogue;
 mod routing;
 
 use std::collections::BTreeMap;
@@ -37,12 +38,21 @@ pub struct Model {
     pub connections: Vec<TcpModel>,
     /// Whether clients and gateways can reach each other directly.
     pub direct_blocked: bool,
-    /// Resources that the misbehaving client asked for.
-    pub rogue: Option<usize>,
+    /// The misbehaving client, once it is there.
+    pub rogue: Option<RogueModel>,
     /// Number of the next probe.
     pub next_probe: u64,
     /// Number of the next query.
     pub next_query: u64,
+}
+
+/// What the misbehaving client has been given.
+#[derive(Debug, Clone, Default)]
+pub struct RogueModel {
+    /// Resources that it asked for, in order; it talks to a gateway of the last one's site.
+    pub granted: Vec<usize>,
+    /// Addresses that it announced, with resource and name.
+    pub announced: BTreeMap<IpAddr, (usize, String)>,
 }
 
 /// A TCP connection of an application.
@@ -61,6 +71,8 @@ pub struct TcpModel {
 pub enum TcpState {
     /// It works.
     Open,
+    /// It works once the application sends: the client has moved and only it can find the gateway again.
+    Cold,
     /// Something happened that it need not survive, or it was closed.
     Unknown,
 }

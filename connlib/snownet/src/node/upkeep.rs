@@ -71,7 +71,12 @@ impl<P: Id, R: Id> Node<P, R> {
             return;
         };
         tracing::info!(%peer, reason = %failure, "Connection failed");
-        self.take_out(peer);
+        if let Some(connection) = self.take_out(peer) {
+            // A relay that started again under its old identity has forgotten our allocation. Nobody is told, and until
+            // the next regular REFRESH, minutes later, every new connection would fail in the same way.
+            self.relays.probe(connection.relay(), now);
+            self.relays.drain_transmits(&mut self.transmits);
+        }
         self.totals.failed += 1;
         self.events.push(Event::ConnectionFailed(peer));
     }

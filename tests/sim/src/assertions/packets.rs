@@ -38,7 +38,33 @@ pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut
         let seen = collect(evidence, probe, &mut is_claimed);
         check_probe(evidence, probe, &seen, memory, failures);
     }
+    if let Some((number, may_pass)) = evidence.expected.rogue {
+        check_rogue(evidence, number, may_pass, &mut is_claimed, failures);
+    }
     unexpected(evidence, &is_claimed, failures);
+}
+
+/// A3, A6: what a client seals against its own rules stops at the gateway.
+fn check_rogue(
+    evidence: &Evidence<'_>,
+    number: u64,
+    may_pass: bool,
+    is_claimed: &mut [bool],
+    failures: &mut Vec<Failure>,
+) {
+    let mut passed = false;
+    for (index, (_, entry)) in evidence.entries.iter().enumerate() {
+        if let Entry::Arrival { packet, .. } = entry
+            && probe_number(packet) == Some(number)
+        {
+            is_claimed[index] = true;
+            passed = true;
+        }
+    }
+    if passed != may_pass {
+        let text = format!("packet {number} of the misbehaving client: passed {passed}");
+        failures.push(Failure::new(6, text));
+    }
 }
 
 /// A7: by the number in the payload; errors carry too little of it, so they are found by the flow inside.

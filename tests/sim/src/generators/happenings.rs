@@ -13,8 +13,8 @@ use crate::{
     model::{Model, Resolved},
     topology::{Families, Target},
     transition::{
-        Component, Destination, End, Family, Probe, Protocol, Query, Question, RecordType, Side,
-        Transition, Transport,
+        Component, Destination, End, Family, Probe, Protocol, Query, Question, RecordType,
+        RogueAct, Side, Transition, Transport,
     },
 };
 
@@ -28,9 +28,9 @@ pub(super) fn next(model: &Model, weights: &Weights) -> BoxedStrategy<Transition
     for client in 0..clients {
         // The weights of testing §5.6 are those of one client; several share them.
         let share = |weight: u32| (weight * 2 / clients as u32).max(1);
-        options.push((share(50), send(model, client)));
+        options.push((share(45), send(model, client)));
         if !model.clients[client].servers.is_empty() {
-            options.push((share(12), queries(model, client)));
+            options.push((share(22), queries(model, client)));
         }
         options.push((share(4), open_tcp(model, client)));
         options.extend(
@@ -118,7 +118,7 @@ fn destination(model: &Model, client: usize) -> BoxedStrategy<Destination> {
         });
         matching.map(|(key, _)| key.clone()).collect()
     };
-    for (weight, names) in [(14, of_kind(true)), (2, of_kind(false))] {
+    for (weight, names) in [(30, of_kind(true)), (2, of_kind(false))] {
         if !names.is_empty() {
             let name = (one_of(names), 0usize..4)
                 .prop_map(|((name, family), nth)| Destination::Name(name, family, nth));
@@ -131,6 +131,12 @@ fn destination(model: &Model, client: usize) -> BoxedStrategy<Destination> {
 fn queries(model: &Model, client: usize) -> BoxedStrategy<Transition> {
     let mut names = pools::NAMES.to_vec();
     names.extend(pools::OTHER_NAMES);
+    // Names of resources lead further: asked for more often.
+    for name in pools::NAMES {
+        if model.is_name_of_resource(client, name) {
+            names.extend([name; 6]);
+        }
+    }
     let record = weighted(vec![
         (6, Just(RecordType::A).boxed()),
         (6, Just(RecordType::Aaaa).boxed()),
@@ -295,7 +301,46 @@ fn everybody(model: &Model, weights: &Weights) -> Vec<(u32, BoxedStrategy<Transi
         (2, Just(Transition::RebootRelays).boxed()),
         (2, block.boxed()),
         (8, changed_resource(model)),
+        (4, rogue(model)),
     ]
+}
+
+/// What the misbehaving client does.
+fn rogue(model: &Model) -> BoxedStrategy<Transition> {
+    let resources = model.resources.len();
+    let connect = below(resources).prop_map(|resource| RogueAct::Connect { resource });
+    if model.rogue.is_none() {
+        return connect.prop_map(Transition::Rogue).boxed();
+    }
+    let mut hosts = pools::hosts();
+    hosts.extend(pools::strangers());
+    hosts.extend(pools::proxies());
+    let how = weighted(vec![
+        (1, Just(Protocol::Icmp).boxed()),
+        (2, one_of([22u16, 85, 5000]).prop_map(Protocol::Udp).boxed()),
+    ]);
+    let send = (one_of(hosts), how, prop::bool::weighted(0.2)).prop_map(|(to, how, is_foreign)| {
+        let source = is_foreign.then(|| pools::foreign_source(to));
+        RogueAct::Send { to, how, source }
+    });
+    let announce =
+        (below(resources), one_of(pools::NAMES)).prop_map(|(resource, name)| RogueAct::Announce {
+            resource,
+            name: name.to_owned(),
+            addresses: pools::proxies(),
+        });
+    let lie = Just(RogueAct::IcmpError {
+        about: [10, 1, 2, 3].into(),
+    });
+    weighted(vec![
+        (1, connect.boxed()),
+        (6, send.boxed()),
+        (2, announce.boxed()),
+        (1, lie.boxed()),
+        (1, Just(RogueAct::Garbage).boxed()),
+    ])
+    .prop_map(Transition::Rogue)
+    .boxed()
 }
 
 /// The internet resource keeps its type and site.

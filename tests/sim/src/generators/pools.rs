@@ -115,6 +115,13 @@ pub fn system_resolvers() -> Vec<IpAddr> {
     .to_vec()
 }
 
+/// Proxy addresses that the misbehaving client announces.
+pub fn proxies() -> Vec<IpAddr> {
+    ["100.96.7.1", "fd00:2021:1111:8000::7:1"]
+        .map(|text| text.parse().expect("an address"))
+        .to_vec()
+}
+
 /// Sources that are not the client's.
 pub fn foreign_source(of: IpAddr) -> IpAddr {
     match of {

@@ -7,8 +7,8 @@ use super::{
     routing::{Route, Traffic},
 };
 use crate::{
-    topology::{Families, RelaySpec, Target},
-    transition::{Component, Destination, Probe, Protocol, Query, RogueAct, Transition},
+    topology::{Families, Os, RelaySpec, Target},
+    transition::{Component, Destination, Probe, Protocol, Query, Transition},
 };
 
 /// Seconds within which a path that was cut has to be replaced: the peer's death is noticed within 20 s with active
@@ -31,6 +31,9 @@ impl Model {
             } => {
                 expected.idle_s = *seconds;
                 self.send(*client, then, &mut expected);
+                // Its gateways have heard nothing of it for this long and may have given it up.
+                self.clients[*client].doubt_connections();
+                self.doubt_connections_of(|tcp| tcp.client == *client);
             }
             Transition::Query { client, queries } => self.query(*client, queries, &mut expected),
             Transition::OpenTcp {
@@ -41,6 +44,11 @@ impl Model {
             Transition::UseTcp { connection, .. } => {
                 if self.is_open(*connection) {
                     expected.used.push(*connection);
+                    self.connections[*connection].state = TcpState::Open;
+                    let TcpModel {
+                        client, resource, ..
+                    } = self.connections[*connection];
+                    self.clients[client].connected.insert(resource, false);
                 }
             }
             Transition::CloseTcp { connection } => {
@@ -73,9 +81,7 @@ impl Model {
             }
             Transition::Rogue(act) => {
                 expected.settle_ms = 3_000;
-                if let RogueAct::Connect { resource } = act {
-                    self.rogue = Some(*resource);
-                }
+                expected.rogue = self.rogue_acts(act);
             }
             _ => self.disturb(transition, &mut expected),
         }
@@ -91,6 +97,12 @@ impl Model {
                 let client = *client;
                 self.clients[client].families = *families;
                 self.clients[client].connected.clear();
+                let of_client = |tcp: &&mut TcpModel| tcp.client == client;
+                for tcp in self.connections.iter_mut().filter(of_client) {
+                    if tcp.state == TcpState::Open {
+                        tcp.state = TcpState::Cold;
+                    }
+                }
                 expected.settle_ms = 12_000;
             }
             Transition::ReconnectPortal { .. } => expected.settle_ms = 3_000,
@@ -146,6 +158,13 @@ impl Model {
             .iter_mut()
             .for_each(super::ClientModel::doubt_connections);
         expected.recovery_s = Some(RECOVERY_S);
+        // Some systems give a silent connection up before the path is replaced.
+        let clients = &self.topology.clients;
+        for tcp in &mut self.connections {
+            if clients[tcp.client].os != Os::Linux {
+                tcp.state = TcpState::Unknown;
+            }
+        }
     }
 
     fn doubt_connections_of(&mut self, matches: impl Fn(&TcpModel) -> bool) {
@@ -344,12 +363,7 @@ impl Model {
                     .collect()
             }
         };
-        let protocols = [
-            Protocol::Icmp,
-            Protocol::Udp(80),
-            Protocol::Udp(53),
-            Protocol::Udp(5000),
-        ];
+        let protocols = [Protocol::Icmp, Protocol::Udp(80), Protocol::Udp(5000)];
         for to in destinations {
             for how in protocols {
                 let traffic = match how {
@@ -375,7 +389,7 @@ impl Model {
     /// Whether a connection must still work.
     pub fn is_open(&self, connection: usize) -> bool {
         let tcp = self.connections.get(connection);
-        tcp.is_some_and(|tcp| tcp.state == TcpState::Open)
+        tcp.is_some_and(|tcp| tcp.state != TcpState::Unknown)
     }
 
     /// Networks that a client must route into its TUN device besides the fixed ranges; `None` is the internet.

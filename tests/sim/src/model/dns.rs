@@ -27,6 +27,11 @@ enum Via {
 }
 
 impl Model {
+    /// Whether a client's resolver answers for a name by itself.
+    pub fn is_name_of_resource(&self, client: usize, name: &str) -> bool {
+        !self.matching(client, name).is_empty()
+    }
+
     pub(super) fn expect_query(&mut self, client: usize, query: &Query) -> ExpectedQuery {
         let number = self.next_query;
         self.next_query += 1;

@@ -1,9 +1,9 @@
 //! Preconditions: shrinking removes transitions, so every transition is checked again before it is applied.
 
-use super::{Model, Resolved};
+use super::{Model, Resolved, TcpModel, TcpState};
 use crate::{
     topology::Target,
-    transition::{Destination, Probe, Query, Question, RogueAct, Transition},
+    transition::{Destination, Probe, Query, Question, RogueAct, Side, Transition},
 };
 
 /// Probes at once: as many as there are source ports.
@@ -26,12 +26,15 @@ impl Model {
                     && !self.clients[*client].servers.is_empty()
                     && queries.iter().all(|query| self.is_askable(*client, query))
             }
-            Transition::OpenTcp {
+Transition::OpenTcp {
                 client, to, port, ..
             } => has_client(client) && *port != 53 && self.is_known(*client, to),
-            Transition::UseTcp { connection, .. } | Transition::CloseTcp { connection } => {
-                self.is_open(*connection)
+            Transition::UseTcp { connection, from } => {
+                let is_cold = |tcp: &TcpModel| tcp.state == TcpState::Cold;
+                let is_cold = self.connections.get(*connection).is_some_and(is_cold);
+                self.is_open(*connection) && !(is_cold && *from == Side::Resource)
             }
+            Transition::CloseTcp { connection } => self.is_open(*connection),
             Transition::Grant { client, resource } => {
                 has_client(client)
                     && has_resource(resource)

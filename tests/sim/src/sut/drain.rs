@@ -261,6 +261,7 @@ impl World {
     /// Something reached a component from the portal.
     pub(super) fn from_portal(&mut self, component: Component, event: ChannelEvent) {
         match component {
+            rogue if rogue == self.rogue_component() => self.rogue_from_portal(event),
             Component::Client(index) => {
                 if self.clients[index].stalled {
                     return;

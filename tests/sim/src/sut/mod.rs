@@ -65,6 +65,7 @@ pub struct World {
     pub(crate) next_query: u64,
     /// Owner, source port and destination of each TCP connection.
     pub(crate) connections: Vec<Connection>,
+    rogue: Option<rogue::Rogue>,
     /// Iterations at one instant.
     spin: u32,
     pub(crate) direct_blocked: bool,
@@ -102,6 +103,7 @@ impl World {
             next_probe: 0,
             next_query: 0,
             connections: Vec::new(),
+            rogue: None,
             spin: 0,
             direct_blocked: false,
         };

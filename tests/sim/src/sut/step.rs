@@ -50,7 +50,9 @@ impl World {
         let gateways = self.gateways.iter().filter_map(|gateway| gateway.deadline);
         let relays = self.relays.iter().filter(|relay| relay.alive);
         let relays = relays.filter_map(|relay| relay.deadline);
+        let rogue = self.rogue.iter().filter_map(|rogue| rogue.deadline);
         clients
+            .chain(rogue)
             .chain(gateways)
             .chain(relays)
             .chain(self.net.poll_timeout())
@@ -92,6 +94,7 @@ impl World {
                 self.wake_client(index);
             }
         }
+        self.wake_rogue();
         for index in 0..self.gateways.len() {
             if is_due(self.gateways[index].deadline) {
                 self.wake_gateway(index);

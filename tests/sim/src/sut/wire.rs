@@ -19,7 +19,13 @@ impl World {
     /// A node's datagram. It vanishes if the host has no address of its family, as from a real socket.
     pub(super) fn transmit(&mut self, from: Component, transmit: Transmit) {
         let attachment = match from {
-            Component::Client(index) => &self.clients[index].attachment,
+            Component::Client(index) if index < self.clients.len() => {
+                &self.clients[index].attachment
+            }
+            Component::Client(_) => match &self.rogue {
+                Some(rogue) => &rogue.attachment,
+                None => return,
+            },
             Component::Gateway(index) => &self.gateways[index].attachment,
             Component::Relay(_) => return,
         };
@@ -97,6 +103,9 @@ impl World {
             Some(Component::Relay(index)) => {
                 let outputs = self.relays[index].handle(to, from, &delivery.payload, now);
                 self.relay_outputs(index, outputs);
+            }
+            Some(component) if component == self.rogue_component() => {
+                self.rogue_receives(to, from, &delivery.payload);
             }
             Some(Component::Client(index)) => {
                 let client = &mut self.clients[index];
