@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! Each assertion fails on a trace that violates it (testing §5.12): the trace of a sound step is changed in one place.
 
 use std::{
@@ -41,10 +42,41 @@ struct Trial {
     model: Model,
     expected: Expectations,
     entries: Vec<(Duration, Entry)>,
+=======
+//! Each assertion fails on a trace that violates it: a test that cannot fail is worthless (testing §5.12).
+
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+
+use connlib_model::{ResourceStatus, ResourceView, Site, TunConfig, ranges};
+use ip_packet::{IpPacket, make};
+
+use super::{ClientSnapshot, Evidence, Failure, Memory, Snapshot, check, time, wire};
+use crate::{
+    clock::Clock,
+    dns::message::{NO_ERROR, Response, query},
+    model::{
+        Expectations, ExpectedProbe, ExpectedQuery, Fates, Model, Reach, Reply, Resolved, TcpModel,
+        TcpState,
+    },
+    topology::{ClientSpec, Failure as Fault, NameSpec, ResourceSpec, Target, Topology, ids},
+    trace::{Class, Entry, TcpEvent, Wire},
+    transition::{Component, Destination, Family, Protocol, Transport},
+};
+
+const OWN: &str = "100.64.0.1";
+const HOST: &str = "10.1.0.7";
+
+/// Evidence of a case in which everything is right; tests break one thing.
+struct Scene {
+    model: Model,
+    expected: Expectations,
+    entries: Vec<Entry>,
+>>>>>>> d0f20a0 (sim: every assertion fails on a violating trace; determinism; random cases as a test)
     snapshot: Snapshot,
     memory: Memory,
 }
 
+<<<<<<< HEAD
 #[test]
 fn the_unchanged_trace_is_sound() {
     assert_eq!(broken_by(|_| {}), BTreeSet::new());
@@ -357,10 +389,115 @@ fn a20_list_that_is_not_what_was_granted() {
     let switched_off = broken_by(|trial| trial.snapshot.clients[0].resources[0].enabled = false);
     for broken in [shorter, offline, reversed, switched_off] {
         assert!(broken.contains(&20));
+=======
+impl Scene {
+    fn new() -> Self {
+        let resource = |target| ResourceSpec {
+            target,
+            site: 0,
+            filters: vec![],
+        };
+        let topology = Topology {
+            clients: vec![ClientSpec {
+                granted: vec![0],
+                ..ClientSpec::default()
+            }],
+            resources: vec![
+                resource(Target::Cidr("10.1.0.0/24".parse().unwrap())),
+                resource(Target::Cidr("10.2.0.0/24".parse().unwrap())),
+            ],
+            names: vec![NameSpec {
+                name: "web.example".to_owned(),
+                v4: vec![[10, 9, 0, 1].into()],
+                ..NameSpec::default()
+            }],
+            unreachable: vec![(ip("10.1.0.66"), Fault::TooBig(1000))],
+            ..Topology::default()
+        };
+        let mut model = Model::new(&topology);
+        model.clients[0].connected.insert(0, true);
+        let client = ClientSnapshot {
+            config: Some(config()),
+            resources: vec![view(0, ResourceStatus::Online)],
+            connections: 1,
+            relays: 1,
+            joined: true,
+        };
+        Self {
+            model,
+            expected: Expectations::default(),
+            entries: vec![],
+            snapshot: Snapshot {
+                clients: vec![client],
+                gateway_connections: vec![1],
+                allocations: vec![2],
+                relays_alive: vec![true],
+            },
+            memory: Memory::default(),
+        }
+    }
+
+    fn failures(&mut self) -> Vec<Failure> {
+        let timed: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| (Duration::ZERO, entry.clone()))
+            .collect();
+        let evidence = Evidence {
+            model: &self.model,
+            expected: &self.expected,
+            entries: &timed,
+            snapshot: &self.snapshot,
+        };
+        check(&evidence, &mut self.memory)
+    }
+
+    /// Numbers of the assertions that do not hold.
+    fn broken(&mut self) -> BTreeSet<u8> {
+        self.failures().iter().map(|f| f.assertion).collect()
+    }
+
+    /// A probe to `to` that must arrive at gateway 0.
+    fn probe(&mut self, to: &str) -> IpPacket {
+        let destination = Destination::Host(ip(to));
+        self.expect(destination, &[to]);
+        let request = udp(OWN, to, 0);
+        self.entries.push(Entry::Request {
+            client: 0,
+            probe: 0,
+            packet: request.clone(),
+        });
+        request
+    }
+
+    fn expect(&mut self, to: Destination, reach: &[&str]) {
+        self.expected.probes.push(ExpectedProbe {
+            number: 0,
+            client: 0,
+            to,
+            how: Protocol::Udp(80),
+            fates: Fates {
+                reach: Some(Reach {
+                    gateways: [0].into(),
+                    destinations: reach.iter().map(|text| ip(text)).collect(),
+                }),
+                ..Fates::default()
+            },
+        });
+    }
+
+    fn arrive(&mut self, gateway: usize, packet: IpPacket) {
+        self.entries.push(Entry::Arrival { gateway, packet });
+    }
+
+    fn give_back(&mut self, packet: IpPacket) {
+        self.entries.push(Entry::Return { client: 0, packet });
+>>>>>>> d0f20a0 (sim: every assertion fails on a violating trace; determinism; random cases as a test)
     }
 }
 
 #[test]
+<<<<<<< HEAD
 fn a20_list_that_is_announced_again() {
     let broken = broken_by(|trial| {
         let list = trial.snapshot.clients[0].resources.clone();
@@ -405,11 +542,261 @@ fn a22_error_event() {
 #[test]
 fn a23_messages_that_are_not_legal() {
     let asks = |resource| Entry::ToPortal {
+=======
+fn nothing_fails_when_everything_is_right() {
+    let mut scene = Scene::new();
+    let request = scene.probe(HOST);
+    scene.arrive(0, request);
+    scene.give_back(reply(HOST, OWN, 2000));
+    assert_eq!(scene.failures(), []);
+}
+
+#[test]
+fn a1_lost_doubled_or_elsewhere() {
+    let mut lost = Scene::new();
+    lost.probe(HOST);
+    assert!(lost.broken().contains(&1));
+
+    let mut doubled = Scene::new();
+    let request = doubled.probe(HOST);
+    doubled.arrive(0, request.clone());
+    doubled.arrive(0, request);
+    doubled.give_back(reply(HOST, OWN, 2000));
+    assert!(doubled.broken().contains(&1));
+
+    let mut elsewhere = Scene::new();
+    let request = elsewhere.probe(HOST);
+    elsewhere.arrive(1, request);
+    elsewhere.give_back(reply(HOST, OWN, 2000));
+    assert!(elsewhere.broken().contains(&1));
+}
+
+#[test]
+fn a2_reply_from_another_address_or_port() {
+    for wrong in [reply("10.1.0.8", OWN, 2000), reply(HOST, OWN, 2001)] {
+        let mut scene = Scene::new();
+        let request = scene.probe(HOST);
+        scene.arrive(0, request);
+        scene.give_back(wrong);
+        assert!(scene.broken().contains(&2));
+    }
+}
+
+#[test]
+fn a3_another_source_behind_the_gateway() {
+    let mut scene = Scene::new();
+    scene.probe(HOST);
+    scene.arrive(0, udp("100.64.0.9", HOST, 0));
+    scene.give_back(reply(HOST, OWN, 2000));
+    assert_eq!(scene.broken(), [3].into());
+}
+
+#[test]
+fn a4_another_destination_behind_the_gateway() {
+    let mut scene = Scene::new();
+    scene.probe(HOST);
+    scene.arrive(0, udp(OWN, "10.1.0.9", 0));
+    scene.give_back(reply(HOST, OWN, 2000));
+    assert_eq!(scene.broken(), [4].into());
+}
+
+#[test]
+fn a5_mapping_that_moves() {
+    let mut scene = Scene::new();
+    let name = "web.example".to_owned();
+    let key = (name.clone(), Family::V4);
+    scene.model.clients[0].resolved.insert(key, Resolved::Proxy);
+    let to = Destination::Name(name, Family::V4, 0);
+    scene.expect(to, &["10.9.0.1", "10.9.0.2"]);
+    for (real, expected) in [("10.9.0.1", false), ("10.9.0.1", false), ("10.9.0.2", true)] {
+        scene.entries = vec![Entry::Request {
+            client: 0,
+            probe: 0,
+            packet: udp(OWN, "100.96.0.1", 0),
+        }];
+        scene.arrive(0, udp(OWN, real, 0));
+        scene.give_back(reply("100.96.0.1", OWN, 2000));
+        assert_eq!(scene.broken().contains(&5), expected);
+    }
+}
+
+#[test]
+fn a6_and_a7_packets_that_nobody_asked_for() {
+    let mut request = Scene::new();
+    request.arrive(0, udp(OWN, HOST, 77));
+    assert_eq!(request.broken(), [6].into());
+
+    let mut answer = Scene::new();
+    answer.give_back(reply(HOST, OWN, 2000));
+    assert_eq!(answer.broken(), [6].into());
+}
+
+#[test]
+fn a8_error_that_shows_another_flow_or_mtu() {
+    let host = "10.1.0.66";
+    let error = |about: &IpPacket, mtu: u16| {
+        let [high, low] = mtu.to_be_bytes();
+        let bytes = &about.as_slice()[..28];
+        make::icmpv4_message(ip(host), ip(OWN), 20, (3, 4, [0, 0, high, low]), bytes).unwrap()
+    };
+    for (mtu, expected) in [(1000, false), (999, true)] {
+        let mut scene = Scene::new();
+        let request = scene.probe(host);
+        scene.arrive(0, request.clone());
+        scene.give_back(error(&request, mtu));
+        assert_eq!(scene.broken().contains(&8), expected, "{mtu}");
+    }
+    let mut scene = Scene::new();
+    let request = scene.probe(host);
+    scene.arrive(0, request);
+    scene.give_back(error(&udp(OWN, "10.9.9.9", 0), 1000));
+    assert!(scene.broken().contains(&8));
+}
+
+#[test]
+fn a9_a10_a11_responses() {
+    let right = response(7, "web.example", &[[10, 9, 0, 1]]);
+    for (message, expected) in [
+        (Some(right.clone()), false),
+        (None, true),
+        (Some(response(8, "web.example", &[[10, 9, 0, 1]])), true),
+        (Some(response(7, "other.example", &[[10, 9, 0, 1]])), true),
+        (Some(response(7, "web.example", &[[10, 9, 0, 2]])), true),
+    ] {
+        let mut scene = Scene::new();
+        scene.expected.queries.push(expected_query(Transport::Udp));
+        scene.entries.extend(message.map(dns_response));
+        assert_eq!(scene.broken().contains(&9), expected);
+    }
+    let mut twice = Scene::new();
+    twice.expected.queries.push(expected_query(Transport::Udp));
+    twice.entries = vec![dns_response(right.clone()), dns_response(right)];
+    assert!(twice.broken().contains(&9));
+
+    let mut failed = Scene::new();
+    failed.expected.queries.push(expected_query(Transport::Tcp));
+    let (client, query) = (0, 0);
+    failed.entries.push(Entry::DnsFailure { client, query });
+    assert!(failed.broken().contains(&10));
+}
+
+#[test]
+fn a12_a13_a20_configuration() {
+    let mut servers = Scene::new();
+    let config_of = |scene: &mut Scene| scene.snapshot.clients[0].config.take().unwrap();
+    let mut changed = config_of(&mut servers);
+    changed.dns_sentinels.clear();
+    servers.snapshot.clients[0].config = Some(changed);
+    assert_eq!(servers.broken(), [12].into());
+
+    let mut routes = Scene::new();
+    let mut changed = config_of(&mut routes);
+    changed.routes_v4.insert("10.2.0.0/24".parse().unwrap());
+    routes.snapshot.clients[0].config = Some(changed);
+    assert_eq!(routes.broken(), [13].into());
+
+    let mut again = Scene::new();
+    let (client, config) = (0, config());
+    let announced = Entry::TunConfig { client, config };
+    again.entries = vec![announced.clone(), announced];
+    assert_eq!(again.broken(), [13].into());
+
+    let mut status = Scene::new();
+    status.snapshot.clients[0].resources = vec![view(0, ResourceStatus::Unknown)];
+    assert_eq!(status.broken(), [20].into());
+
+    let mut extra = Scene::new();
+    extra.snapshot.clients[0]
+        .resources
+        .push(view(1, ResourceStatus::Unknown));
+    assert_eq!(extra.broken(), [20].into());
+}
+
+#[test]
+fn a14_chatter_while_idle() {
+    for (count, expected) in [(100, false), (3000, true)] {
+        let mut scene = Scene::new();
+        scene.expected.idle_s = 360;
+        for _ in 0..count {
+            scene.entries.push(Entry::Wire(datagram(Class::Stun, 100)));
+        }
+        assert_eq!(scene.broken().contains(&14), expected);
+    }
+}
+
+#[test]
+fn a15_a18_leftovers() {
+    let mut allocations = Scene::new();
+    allocations.snapshot.allocations = vec![50];
+    assert_eq!(allocations.broken(), [15].into());
+
+    let mut connections = Scene::new();
+    connections.snapshot.clients[0].connections = 2;
+    assert_eq!(connections.broken(), [18].into());
+}
+
+#[test]
+fn a16_a17_datagrams() {
+    let numbers = |wire: &Wire| {
+        wire::check(wire)
+            .into_iter()
+            .map(|(n, _)| n)
+            .collect::<Vec<_>>()
+    };
+    assert!(numbers(&datagram(Class::WireGuard(4), 1316)).is_empty());
+    assert_eq!(numbers(&datagram(Class::WireGuard(1), 148)), [16]);
+    assert_eq!(numbers(&datagram(Class::Channel(1), 152)), [16]);
+    assert_eq!(numbers(&datagram(Class::WireGuard(4), 1317)), [17]);
+}
+
+#[test]
+fn a19_deadline_that_stays_due() {
+    let now = Clock::start().now();
+    let client = Component::Client(0);
+    assert_eq!(time::stays_due(client, None, now), None);
+    let later = Some(now + Duration::from_nanos(1));
+    assert_eq!(time::stays_due(client, later, now), None);
+    assert!(time::stays_due(client, Some(now), now).is_some());
+}
+
+#[test]
+fn a21_connections() {
+    let open = TcpModel {
+        client: 0,
+        resource: 0,
+        state: TcpState::Open,
+    };
+    let event = |event| Entry::Tcp {
+        connection: 0,
+        event,
+    };
+    let mut silent = Scene::new();
+    silent.model.connections.push(open.clone());
+    silent.expected.used.push(0);
+    assert_eq!(silent.broken(), [21].into());
+    silent.entries.push(event(TcpEvent::Received(vec![1])));
+    assert!(silent.broken().is_empty());
+
+    let mut ended = Scene::new();
+    ended.model.connections.push(open);
+    ended.entries.push(event(TcpEvent::Closed));
+    assert_eq!(ended.broken(), [21].into());
+
+    let mut refused = Scene::new();
+    refused.expected.opened.push((0, Reach::default(), true));
+    assert_eq!(refused.broken(), [21].into());
+}
+
+#[test]
+fn a23_requests_for_access() {
+    let ask = |resource| Entry::ToPortal {
+>>>>>>> d0f20a0 (sim: every assertion fails on a violating trace; determinism; random cases as a test)
         from: Component::Client(0),
         event: "create_flow".to_owned(),
         resource: Some(resource),
         connected: true,
     };
+<<<<<<< HEAD
     let too_soon = broken_by(|trial| {
         trial.add(asks(0));
         trial.add(asks(0));
@@ -668,6 +1055,122 @@ fn datagram(from: Component, class: Class, len: usize) -> Wire {
         from,
         source: SocketAddr::from(([192, 0, 2, 1], 1)),
         destination: SocketAddr::from(([192, 0, 2, 2], 2)),
+=======
+    let mut twice = Scene::new();
+    twice.entries = vec![ask(0), ask(0)];
+    assert_eq!(twice.broken(), [23].into());
+
+    let mut foreign = Scene::new();
+    foreign.entries = vec![ask(1)];
+    assert_eq!(foreign.broken(), [23].into());
+
+    let mut stray = Scene::new();
+    stray.entries = vec![Entry::ToPortal {
+        from: Component::Client(0),
+        event: "broadcast_ice_candidates".to_owned(),
+        resource: None,
+        connected: false,
+    }];
+    assert_eq!(stray.broken(), [23].into());
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// The probe with this number.
+fn udp(source: &str, destination: &str, number: u64) -> IpPacket {
+    make::udp_packet(
+        (ip(source), 2000).into(),
+        (ip(destination), 80).into(),
+        &number.to_be_bytes(),
+    )
+    .unwrap()
+}
+
+/// The answer to probe 0.
+fn reply(source: &str, destination: &str, port: u16) -> IpPacket {
+    make::udp_packet(
+        (ip(source), 80).into(),
+        (ip(destination), port).into(),
+        &0u64.to_be_bytes(),
+    )
+    .unwrap()
+}
+
+fn config() -> TunConfig {
+    let v4 = [ranges::TUNNEL_V4, ranges::PROXY_V4, ranges::SENTINEL_V4];
+    let v6 = [ranges::TUNNEL_V6, ranges::PROXY_V6, ranges::SENTINEL_V6];
+    let mut routes_v4 = BTreeSet::from(v4);
+    routes_v4.insert("10.1.0.0/24".parse().unwrap());
+    TunConfig {
+        ipv4: OWN.parse().unwrap(),
+        ipv6: "fd00:2021:1111::1".parse().unwrap(),
+        dns_sentinels: vec![ip("100.100.111.1")],
+        search_domain: None,
+        routes_v4,
+        routes_v6: v6.into(),
+    }
+}
+
+fn view(index: usize, status: ResourceStatus) -> ResourceView {
+    ResourceView {
+        id: ids::resource(index),
+        kind: connlib_model::ResourceKind::Cidr,
+        name: ids::resource_name(index),
+        address: Some(format!("10.{}.0.0/24", index + 1)),
+        address_description: None,
+        sites: vec![Site {
+            id: ids::site(0),
+            name: ids::site_name(0),
+        }],
+        status,
+        enabled: true,
+    }
+}
+
+fn response(id: u16, name: &str, addresses: &[[u8; 4]]) -> Vec<u8> {
+    let mut response = Response::to(&query(id, name, 1), NO_ERROR).unwrap();
+    for address in addresses {
+        response.push(1, address);
+    }
+    response.finish()
+}
+
+fn dns_response(message: Vec<u8>) -> Entry {
+    Entry::DnsResponse {
+        client: 0,
+        query: Some(0),
+        message,
+        from: "100.100.111.1:53".parse().unwrap(),
+    }
+}
+
+fn expected_query(transport: Transport) -> ExpectedQuery {
+    ExpectedQuery {
+        number: 0,
+        client: 0,
+        server: Some("192.0.2.53:53".parse().unwrap()),
+        transport,
+        id: 7,
+        question: (Some("web.example".to_owned()), 1),
+        reply: Reply::Records {
+            code: NO_ERROR,
+            addresses: [ip("10.9.0.1")].into(),
+            others: 0,
+            truncated: false,
+        },
+        via_host: None,
+    }
+}
+
+fn datagram(class: Class, len: usize) -> Wire {
+    Wire {
+        at: Duration::from_secs(100),
+        from: Component::Gateway(0),
+        source: "185.7.0.1:52625".parse().unwrap(),
+        destination: "185.7.0.2:52625".parse().unwrap(),
+>>>>>>> d0f20a0 (sim: every assertion fails on a violating trace; determinism; random cases as a test)
         len,
         class,
     }

@@ -1,0 +1,55 @@
+//! Random cases, seeds of earlier failures first. `SIM_CASES`, `SIM_SEED`, `SIM_IDLE_WEIGHT` and `SIM_LOSS` scale it.
+
+use std::{env, path::Path, str::FromStr};
+
+use sim::{
+    generators::Weights,
+    runner::{Report, Run},
+};
+
+const CASES: u64 = 64;
+
+#[test]
+fn random_cases_hold() {
+    let run = |cases, seed| Run {
+        cases,
+        seed,
+        weights: Weights {
+            idle: variable("SIM_IDLE_WEIGHT", 1),
+            loss: variable("SIM_LOSS", 0),
+        },
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("testcases"),
+        max_failures: 5,
+    };
+    for seed in seeds() {
+        check(&run(1, seed).run());
+    }
+    check(&run(variable("SIM_CASES", CASES), variable("SIM_SEED", 0)).run());
+}
+
+fn check(report: &Report) {
+    let mut text = String::new();
+    for (seed, failures) in &report.failures {
+        text.push_str(&format!("\ncase {seed}: {}", failures.join("\n  ")));
+    }
+    assert!(
+        report.failures.is_empty(),
+        "{text}\nfiles are in {}/testcases",
+        env!("CARGO_TARGET_TMPDIR")
+    );
+}
+
+/// Cases that once failed.
+fn seeds() -> Vec<u64> {
+    let text = include_str!("../regressions/seeds.txt");
+    let lines = text
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or(""));
+    lines.filter_map(|line| line.trim().parse().ok()).collect()
+}
+
+fn variable<T: FromStr>(name: &str, default: T) -> T {
+    let text = env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(default)
+}
