@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The same seed is the same case, and the same case leads to the same datagrams (testing §5.12, design row 39).
 //!
 //! Keys, ICE transaction ids and time stamps of handshakes differ from run to run; who sends how much of what kind to whom,
@@ -30,30 +29,10 @@ fn generators_are_deterministic() {
     for seed in 0..GENERATED {
         let case = || format!("{:?}", runner::generate(seed, Weights::default()));
         assert_eq!(case(), case(), "seed {seed}");
-=======
-//! The simulation repeats itself: equal seeds give equal cases, and equal cases equal traces (testing §5.12, design
-//! row 39).
-
-use sim::{
-    case::Case,
-    generators::Weights,
-    logs,
-    runner::generate,
-    trace::{Class, Wire},
-};
-
-#[test]
-fn equal_seeds_give_equal_cases() {
-    for seed in 0..1_000 {
-        let first = format!("{:?}", generate(seed, Weights::default()));
-        let second = format!("{:?}", generate(seed, Weights::default()));
-        assert_eq!(first, second, "seed {seed}");
->>>>>>> d0f20a0 (sim: every assertion fails on a violating trace; determinism; random cases as a test)
     }
 }
 
 #[test]
-<<<<<<< HEAD
 fn seeds_differ() {
     let case = |seed| format!("{:?}", runner::generate(seed, Weights::default()));
     assert_ne!(case(1), case(2));
@@ -134,35 +113,3 @@ fn take(case: &mut Case) -> Vec<(Duration, Wire)> {
     });
     wires.collect()
 }
-=======
-fn equal_cases_give_equal_traces() {
-    let mut tunnelled = 0;
-    for seed in 0..50 {
-        let first = trace(seed);
-        let second = trace(seed);
-        let differs = first.iter().zip(&second).position(|(a, b)| a != b);
-        assert_eq!(
-            differs,
-            None,
-            "seed {seed}: {:?}",
-            differs.map(|at| (&first[at], &second[at]))
-        );
-        assert_eq!(first.len(), second.len(), "seed {seed}");
-        tunnelled += first.iter().filter(|wire| wire.class != Class::Stun).count();
-    }
-    assert!(tunnelled > 1_000, "hardly anything was sent: {tunnelled}");
-}
-
-/// Time, source, destination, size and class of every datagram.
-fn trace(seed: u64) -> Vec<Wire> {
-    let (topology, transitions) = generate(seed, Weights::default());
-    logs::with(None, || {
-        let mut case = Case::new(&topology);
-        case.world.trace.wires = Some(Vec::new());
-        for transition in &transitions {
-            case.step(transition);
-        }
-        case.world.trace.wires.take().unwrap_or_default()
-    })
-}
->>>>>>> d0f20a0 (sim: every assertion fails on a violating trace; determinism; random cases as a test)

@@ -26,7 +26,7 @@ impl Model {
                     && !self.clients[*client].servers.is_empty()
                     && queries.iter().all(|query| self.is_askable(*client, query))
             }
-Transition::OpenTcp {
+            Transition::OpenTcp {
                 client, to, port, ..
             } => has_client(client) && *port != 53 && self.is_known(*client, to),
             Transition::UseTcp { connection, from } => {
