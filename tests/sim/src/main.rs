@@ -99,7 +99,7 @@ fn run(args: &RunArgs) -> ExitCode {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let report = Run {
+    let mut report = Run {
         cases: args.cases,
         seed: args.seed,
         weights: args.weights.weights(),
@@ -108,6 +108,10 @@ fn run(args: &RunArgs) -> ExitCode {
         max_failures: args.max_failures,
     }
     .run();
+    if let Err(error) = report.add_scripts() {
+        eprintln!("the scripts cannot be run: {error:#}");
+        return ExitCode::FAILURE;
+    }
     print(&report);
     let missing = coverage::table(&report.coverage, report.cases)
         .into_iter()

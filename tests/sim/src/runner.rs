@@ -134,6 +134,28 @@ impl Run {
 }
 
 impl Report {
+    /// Runs all scripts as further cases: what no random case reaches often enough has one.
+    ///
+    /// # Errors
+    ///
+    /// The scripts cannot be listed.
+    pub fn add_scripts(&mut self) -> anyhow::Result<()> {
+        for path in crate::script::all()? {
+            let result = logs::with(None, || {
+                crate::coverage::reset();
+                Script::load(&path).and_then(|script| script.run())
+            });
+            for name in crate::coverage::take() {
+                *self.coverage.entry(name).or_default() += 1;
+            }
+            if let Err(error) = result {
+                let text = format!("script {}: {error:#}", path.display());
+                self.failures.push((u64::MAX, vec![text]));
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, seed: u64, outcome: Outcome) {
         self.cases += 1;
         for name in outcome.done {

@@ -242,7 +242,7 @@ fn snownet_45_both_ends_speak_at_once_after_expiry() {
     }
 }
 
-/// testing LI-3: delivered exactly once within 3 RTT + 1 s, driven and stalled.
+/// testing LI-3, LI-4: delivered exactly once within 3 RTT + 1 s, driven and stalled.
 #[test]
 fn testing_li_3_idle_times() {
     let idle = [

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use connlib_model::ranges;
 
-use super::{Model, RogueModel, names, routing::Traffic};
+use super::{
+    Model, RogueModel, names,
+    routing::{Traffic, is_public},
+};
 use crate::{
     topology::Target,
     transition::{Protocol, RogueAct},
@@ -76,7 +79,7 @@ impl Model {
         }
         granted.any(|id| match &self.resources[*id].target {
             Target::Cidr(network) => network.contains(&to) && self.permits(*id, traffic),
-            Target::Internet => true,
+            Target::Internet => is_public(to),
             Target::Dns(..) => false,
         })
     }

@@ -211,7 +211,7 @@ impl Model {
 }
 
 /// Whether the internet resource leads there (tunnel §5.3).
-fn is_public(ip: IpAddr) -> bool {
+pub(super) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => {
             let [a, b, ..] = v4.octets();
