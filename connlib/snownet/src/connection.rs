@@ -270,8 +270,16 @@ where
         }
     }
 
-    /// Moves WireGuard's own datagrams onto the path, and takes note of its events.
+    /// Moves WireGuard's own datagrams onto the path, and takes note of its events, if there are any.
+    #[inline]
     fn flush(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+        if self.wireguard.has_output() {
+            self.flush_output(now, io);
+        }
+        self.announce(io);
+    }
+
+    fn flush_output(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
         while let Some(event) = self.wireguard.poll_event() {
             match event {
                 WireGuardEvent::HandshakeCompleted => {
@@ -297,12 +305,14 @@ where
                 }
             }
         }
-        self.announce(io);
     }
 
+    #[inline]
     fn announce(&mut self, io: &mut Io<'_, P, R>) {
-        let is_up = self.first_handshake_at.is_some() && self.state.path().is_some();
-        if is_up && !std::mem::replace(&mut self.is_announced, true) {
+        let is_up =
+            !self.is_announced && self.first_handshake_at.is_some() && self.state.path().is_some();
+        if is_up {
+            self.is_announced = true;
             io.events.push(Event::ConnectionEstablished(self.peer));
         }
     }

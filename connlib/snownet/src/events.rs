@@ -27,6 +27,7 @@ impl<P: Copy + Eq> Events<P> {
         self.queue.pop_front()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -251,7 +251,9 @@ where
     ) -> Result<Decapsulated<P>, DecapsulateError> {
         let now = self.advance(now);
         let result = self.dispatch(local, from, datagram, now, out);
-        self.totals.datagrams_rejected += u64::from(result.is_err());
+        if result.is_err() {
+            self.totals.datagrams_rejected += 1;
+        }
         result
     }
 
@@ -282,6 +284,13 @@ where
             .into_iter()
             .chain(connections)
             .min_by_key(|(at, _)| *at)
+    }
+
+    /// Whether [`poll_transmit`](Self::poll_transmit) or [`poll_event`](Self::poll_event) has something. Cheap enough for
+    /// every packet.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        !self.transmits.is_empty() || !self.events.is_empty()
     }
 
     /// The next datagram for the network.
@@ -343,6 +352,7 @@ where
         self.totals.with(self.table.iter(), self.relays.len())
     }
 
+    #[inline]
     pub(crate) fn advance(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now

@@ -17,15 +17,20 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Marks `slot` for recomputation. Cheap enough for every packet.
+    #[inline]
     pub(crate) fn invalidate(&mut self, slot: Slot) {
+        if !self.is_stale.get(slot).is_some_and(|is_stale| *is_stale) {
+            self.mark_stale(slot);
+        }
+    }
+
+    fn mark_stale(&mut self, slot: Slot) {
         if self.is_stale.len() <= slot {
             self.is_stale.resize(slot + 1, false);
             self.announced.resize(slot + 1, None);
         }
-        if !self.is_stale[slot] {
-            self.is_stale[slot] = true;
-            self.stale.push(slot);
-        }
+        self.is_stale[slot] = true;
+        self.stale.push(slot);
     }
 
     /// The next slot to recompute; hand the result to [`announce`](Self::announce).

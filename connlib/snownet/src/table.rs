@@ -86,6 +86,7 @@ impl<P: Id, R: Id> Table<P, R> {
     }
 
     /// The connection in `slot`, to be changed: its deadline is recomputed afterwards.
+    #[inline]
     pub(crate) fn touch(&mut self, slot: Slot) -> Option<&mut Connection<P, R>> {
         self.schedule.invalidate(slot);
         self.slots.get_mut(slot)?.as_mut()

@@ -30,6 +30,7 @@ impl Transmits {
         self.queue.pop_front()
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -18,7 +18,7 @@ use self::common::Common;
 use self::initiator::Initiator;
 use self::responder::Responder;
 use crate::engine::{Boringtun, Engine, EngineConfig};
-use crate::message::{Inbound, MAX_DATAGRAM, classify};
+use crate::message::{Inbound, MAX_DATAGRAM, Malformed, classify};
 use crate::{Datagram, HandshakeLimiter, PeerIndex, PrivateKey, PublicKey, SealSink, Sealed};
 
 pub use self::common::{Event, FailReason, OpenError, Opened, Stats};
@@ -142,12 +142,9 @@ impl<E: Engine> Peer<E> {
     ) -> Result<Opened, OpenError> {
         let now = self.common.advance(now);
 
-        let result = match classify(datagram).map_err(|_| OpenError::Malformed) {
+        let result = match classify(datagram) {
             Ok(Inbound::Data { receiver }) => self.open_data(receiver, datagram, now, out),
-            Ok(Inbound::Init) => self.open_init(datagram, from, now),
-            Ok(Inbound::Response { receiver }) => self.open_response(receiver, datagram, now),
-            Ok(Inbound::Cookie { receiver }) => self.open_cookie(receiver, datagram),
-            Err(error) => Err(error),
+            other => self.open_control(other, datagram, from, now),
         };
         if result.is_err() {
             self.common.stats.rejected += 1;
@@ -200,6 +197,13 @@ impl<E: Engine> Peer<E> {
         self.common.outbox.pop()
     }
 
+    /// Whether [`poll_transmit`](Peer::poll_transmit) or [`poll_event`](Peer::poll_event) has something. Cheap enough for every
+    /// packet.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        self.common.has_output()
+    }
+
     /// Next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.common.poll_event()
@@ -240,6 +244,22 @@ impl<E: Engine> Peer<E> {
         Stats {
             dropped_outbox: self.common.outbox.overflowed(),
             ..self.common.stats
+        }
+    }
+
+    #[cold]
+    fn open_control(
+        &mut self,
+        inbound: Result<Inbound, Malformed>,
+        datagram: &[u8],
+        from: IpAddr,
+        now: Instant,
+    ) -> Result<Opened, OpenError> {
+        match inbound.map_err(|_| OpenError::Malformed)? {
+            Inbound::Init => self.open_init(datagram, from, now),
+            Inbound::Response { receiver } => self.open_response(receiver, datagram, now),
+            Inbound::Cookie { receiver } => self.open_cookie(receiver, datagram),
+            Inbound::Data { .. } => Err(OpenError::Refused),
         }
     }
 

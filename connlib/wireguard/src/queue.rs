@@ -177,6 +177,7 @@ impl Outbox {
             .map(|(kind, bytes)| Datagram { kind, bytes })
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.entries.is_empty()
     }

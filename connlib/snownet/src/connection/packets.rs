@@ -50,6 +50,7 @@ where
     }
 
     /// Opens a WireGuard datagram that was found to be for this connection.
+    #[inline]
     pub(crate) fn open(
         &mut self,
         datagram: &[u8],

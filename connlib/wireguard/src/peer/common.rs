@@ -158,6 +158,7 @@ impl Common {
         self.now
     }
 
+    #[inline]
     pub(super) fn has_output(&self) -> bool {
         !self.outbox.is_empty() || self.completed || self.failed.is_some()
     }
