@@ -29,6 +29,7 @@
 )]
 
 mod client;
+mod direct_map;
 mod gateway;
 mod p2p_control;
 pub mod segment;

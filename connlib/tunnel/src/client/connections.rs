@@ -11,7 +11,14 @@ use crate::goodbye_packet;
 
 impl Client {
     /// Takes datagrams and events out of the node. Follows every call of the node that may have made some.
+    #[inline]
     pub(super) fn drain_node(&mut self, now: Instant) {
+        if self.node.has_output() {
+            self.drain_node_output(now);
+        }
+    }
+
+    fn drain_node_output(&mut self, now: Instant) {
         while let Some(event) = self.node.poll_event() {
             self.on_node_event(event, now);
         }

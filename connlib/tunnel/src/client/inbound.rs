@@ -11,7 +11,7 @@ use ip_packet::{Control, Ecn, PacketMut, PacketRef};
 
 use super::Client;
 use super::routing::Route;
-use crate::segment::{Coalescer, Commit};
+use crate::segment::{Coalescer, Commit, FlowTag, Slot};
 use crate::{ControlEvent, DomainStatus};
 
 impl Client {
@@ -26,7 +26,7 @@ impl Client {
         now: Instant,
         out: &mut Coalescer,
     ) {
-        let now = self.advance(now);
+        let now = self.advance_to_datagram(now);
         let mut slot = out.slot();
 
         match self
@@ -34,15 +34,36 @@ impl Client {
             .decapsulate(local, from, datagram, now, slot.buffer())
         {
             Ok(Decapsulated::Packet { peer, len }) => {
-                let is_for_tun = self.accept(peer, &mut slot.buffer()[..len], ecn, now);
-                if is_for_tun && slot.commit(len) == Commit::Dropped {
-                    self.stats.overflow += 1;
+                let tag = FlowTag {
+                    peer: peer.as_u128(),
+                    epoch: self.inbound_epoch,
+                    ecn,
+                };
+                if !slot.try_continue(len, tag) {
+                    self.take_packet(peer, slot, len, tag, now);
                 }
             }
             Ok(Decapsulated::Consumed) => {}
             Err(error) => tracing::trace!(%from, %error, "datagram dropped"),
         }
         self.drain_node(now);
+    }
+
+    /// Decides about the packet in `slot`, authentic from `gateway`.
+    fn take_packet(
+        &mut self,
+        gateway: GatewayId,
+        mut slot: Slot<'_>,
+        len: usize,
+        tag: FlowTag,
+        now: Instant,
+    ) {
+        let stream = slot.stream(len, tag);
+        if !self.accept(gateway, &mut slot.buffer()[..len], tag.ecn, now) {
+            self.inbound_epoch += 1;
+        } else if slot.commit_stream(len, stream) == Commit::Dropped {
+            self.stats.overflow += 1;
+        }
     }
 
     /// Whether the packet in `bytes`, authentic from `gateway`, is for the TUN device.

@@ -7,7 +7,6 @@
 
 mod api;
 mod connections;
-mod direct_map;
 mod dns_resource_nat;
 mod gateways;
 mod inbound;
@@ -32,12 +31,12 @@ use connlib_model::{GatewayId, RelayId, ResourceId};
 use connlib_snownet::{Node, NodeStats, PublicKey, Role, Transmit};
 use ip_packet::{IpPacket, Protocol};
 
+use crate::direct_map::DirectMap;
 use crate::transmit_queue::TransmitQueue;
 
 pub use api::{
     ClientEvent, ClientStats, FlowCreated, FlowError, FlowFailure, GatewayView, InterfaceConfig,
 };
-use direct_map::DirectMap;
 use dns_resource_nat::DnsResourceNat;
 use gateways::Gateways;
 use intents::Intents;
@@ -95,6 +94,8 @@ pub struct Client {
     outbound_flows: DirectMap<(IpAddr, Protocol), GatewayId>,
     /// Sources that a gateway may send from.
     inbound_sources: DirectMap<(GatewayId, IpAddr), ()>,
+    /// Packets of one stream that arrive in the same epoch are treated alike.
+    inbound_epoch: u64,
 
     transmits: TransmitQueue,
     packets: VecDeque<IpPacket>,
@@ -120,6 +121,7 @@ impl Client {
             resolver: StubResolver::new(seed, now),
             outbound_flows: DirectMap::new(),
             inbound_sources: DirectMap::new(),
+            inbound_epoch: 0,
             transmits: TransmitQueue::default(),
             packets: VecDeque::new(),
             outbox: Outbox::new(),
@@ -220,7 +222,18 @@ impl Client {
 
     /// Time never goes backwards.
     fn advance(&mut self, now: Instant) -> Instant {
+        // Whatever comes in may change what becomes of the next packet.
+        self.inbound_epoch += 1;
         self.last_now = self.last_now.max(now);
+
+        self.last_now
+    }
+
+    /// The same for a datagram: many arrive at one instant, and packets of one stream change nothing.
+    fn advance_to_datagram(&mut self, now: Instant) -> Instant {
+        if now > self.last_now {
+            return self.advance(now);
+        }
 
         self.last_now
     }
@@ -245,6 +258,7 @@ impl Client {
     fn invalidate_decisions(&mut self) {
         self.outbound_flows.invalidate();
         self.inbound_sources.invalidate();
+        self.inbound_epoch += 1;
     }
 
     fn refresh_resource_list(&mut self) {

@@ -1,6 +1,6 @@
-//! The decision about the last packet of a client, for the next one of the same flow.
+//! The decisions about the last packets of clients, for the next ones of the same flows.
 //!
-//! Datagrams of one flow arrive in bursts and are decided one by one. Everything that a decision depends on changes by
+//! Datagrams arrive in bursts of a few flows and are decided one by one. Everything that a decision depends on changes by
 //! an input that invalidates this cache or with time, and a batch has one `now`; so an entry of this very instant is still
 //! right. Packets that change the state of a TCP connection always take the long way.
 
@@ -12,10 +12,15 @@ use ip_packet::{PacketRef, Protocol};
 
 use super::nat::TcpSignal;
 use super::peer::Passage;
+use crate::direct_map::{DirectMap, Fold};
 
-/// The last decision, if it may be used again.
-#[derive(Debug, Default)]
-pub(super) struct FlowCache(Option<(Flow, Instant, Passage)>);
+/// Recent decisions that may be used again.
+#[derive(Debug)]
+pub(super) struct FlowCache {
+    passages: DirectMap<Flow, Passage>,
+    /// The instant that all of them belong to.
+    at: Option<Instant>,
+}
 
 /// What tells flows apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,20 +48,49 @@ impl Flow {
     }
 }
 
+impl Fold for Flow {
+    fn fold(&self) -> u32 {
+        let ports = u32::from(self.from.value()) << 16 | u32::from(self.to.value());
+        self.source.fold() ^ self.destination.fold().rotate_left(16) ^ ports
+    }
+}
+
+impl Default for FlowCache {
+    fn default() -> Self {
+        Self {
+            passages: DirectMap::new(),
+            at: None,
+        }
+    }
+}
+
 impl FlowCache {
     /// The decision about an earlier packet of this flow at this instant.
     pub(super) fn get(&self, flow: &Flow, now: Instant) -> Option<Passage> {
-        let (cached, at, passage) = self.0.as_ref()?;
-        (*at == now && cached == flow).then_some(*passage)
+        self.passages.get(flow).filter(|_| self.at == Some(now))
     }
 
     /// Remembers a decision.
     pub(super) fn insert(&mut self, flow: Flow, now: Instant, passage: Passage) {
-        self.0 = Some((flow, now, passage));
+        self.advance(now);
+        self.passages.insert(flow, passage);
     }
 
-    /// Forgets it: something that decisions depend on has changed.
+    /// Forgets everything: something that decisions depend on has changed.
     pub(super) fn invalidate(&mut self) {
-        self.0 = None;
+        self.passages.invalidate();
+    }
+
+    /// A number that stays the same as long as equal packets meet equal decisions.
+    pub(super) fn epoch(&mut self, now: Instant) -> u64 {
+        self.advance(now);
+        self.passages.generation()
+    }
+
+    fn advance(&mut self, now: Instant) {
+        if self.at != Some(now) {
+            self.at = Some(now);
+            self.passages.invalidate();
+        }
     }
 }

@@ -11,7 +11,7 @@ use ip_packet::{Ecn, IpPacket, PacketMut, PacketRef, Single};
 use super::flow_cache::Flow;
 use super::peer::{Passage, Refusal, ToClient};
 use super::state::Gateway;
-use crate::segment::{Coalescer, Commit, Splitter, TunPacket};
+use crate::segment::{Coalescer, Commit, FlowTag, Splitter, TunPacket};
 
 impl Gateway {
     /// Takes one packet or super-packet from the TUN device and seals it for its client, straight into `sink`.
@@ -85,6 +85,16 @@ impl Gateway {
                 return;
             }
         };
+        let tag = FlowTag {
+            peer: client.as_u128(),
+            epoch: self.flows.epoch(now),
+            ecn,
+        };
+        if slot.try_continue(len, tag) {
+            self.stats.from_clients += 1;
+            return;
+        }
+        let stream = slot.stream(len, tag);
         let Some(Ok(mut packet)) = slot.buffer().get_mut(..len).map(PacketMut::parse) else {
             self.stats.malformed += 1;
             return;
@@ -92,7 +102,7 @@ impl Gateway {
         if !self.admit(client, &mut packet, ecn, now) {
             return;
         }
-        match slot.commit(len) {
+        match slot.commit_stream(len, stream) {
             Commit::New | Commit::Merged => self.stats.from_clients += 1,
             Commit::Dropped => self.stats.overflow += 1,
         }

@@ -15,10 +15,18 @@
 //! *verified* checksums: the kernel does not check what is written to it with "needs checksum", so merging unverified
 //! packets would hide corruption. Everything else passes as it is. Items leave in the order of their first packet, and a
 //! packet only ever joins the most recent item of its connection, so the order within a connection is kept.
+//!
+//! # One decision per super-packet
+//!
+//! Whoever decides about packets decides about the first of an item and leaves a [`FlowTag`] with it: whose packet it was,
+//! and up to when the decision holds. [`Slot::try_continue`] merges a packet of the same stream under an equal tag before
+//! anybody has looked at it; its headers, translated or not, would be thrown away anyway.
 
 use std::fmt;
 
-use super::headers::{self, Transport, TransportKind};
+use ip_packet::Ecn;
+
+use super::headers::{self, Template, Transport, TransportKind};
 use super::{ChecksumState, GsoKind, GsoMeta};
 
 /// Items between two drains. A receive batch rarely carries more flows; when it does, the caller drains in between.
@@ -72,6 +80,25 @@ impl Coalescing {
     }
 }
 
+/// What a decision about a packet rests on besides the packet's own headers. Under equal tags, packets with headers that
+/// may share an item have the same decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlowTag {
+    /// Who sent it.
+    pub(crate) peer: u128,
+    /// Changes whenever anything changes that decisions depend on, time included.
+    pub(crate) epoch: u64,
+    /// Mark of the datagram that carried it.
+    pub(crate) ecn: Ecn,
+}
+
+/// Headers and tag of a packet before it is changed; see [`Slot::stream`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream {
+    template: Template,
+    tag: FlowTag,
+}
+
 /// What became of a committed packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commit {
@@ -104,6 +131,8 @@ struct Item {
     /// Of the first packet; `None` if that can never be extended.
     transport: Option<Transport>,
     push: bool,
+    /// How a packet that needs no decision of its own is recognised.
+    stream: Option<Stream>,
 }
 
 /// Where the slot lies that is currently handed out.
@@ -215,7 +244,45 @@ impl Coalescer {
         }
     }
 
-    fn commit(&mut self, place: Place, len: usize) -> Commit {
+    /// See [`Slot::try_continue`].
+    #[inline]
+    fn try_continue(&mut self, place: Place, len: usize, tag: FlowTag) -> bool {
+        let Place::Behind { index, saved } = place else {
+            return false;
+        };
+        let item = &self.items[index];
+        let Some(stream) = item.stream.as_ref().filter(|stream| stream.tag == tag) else {
+            return false;
+        };
+        let Some(first) = item.transport else {
+            return false;
+        };
+        let start = index * STRIDE + item.len - saved;
+        let packet = &self.storage[start..start + len];
+        let Some(next) = stream.template.next(packet, item.len - first.header_len) else {
+            return false;
+        };
+        if !item.has_room(first, next) || !headers::checksums_are_right(packet, next) {
+            return false;
+        }
+        // The guess was right: the item is the last open one, and the payload lies at its end.
+        self.extend(self.open.len() - 1, place, start, next);
+        true
+    }
+
+    /// See [`Slot::stream`].
+    fn stream(&self, place: Place, len: usize, tag: FlowTag) -> Option<Stream> {
+        let start = self.slot_start(place);
+        let packet = &self.storage[start..start + len];
+        let at = Transport::parse(packet)?;
+        let is_candidate = self.coalescing.permits(at.kind) && at.is_plain(packet);
+        is_candidate.then(|| Stream {
+            template: Template::of(packet, at),
+            tag,
+        })
+    }
+
+    fn commit(&mut self, place: Place, len: usize, stream: Option<Stream>) -> Commit {
         let start = self.slot_start(place);
         let packet = &self.storage[start..start + len];
         let connection = Transport::parse(packet);
@@ -234,7 +301,7 @@ impl Coalescer {
         if let Some(position) = position {
             self.open.remove(position);
         }
-        self.begin(place, start, len, candidate)
+        self.begin(place, start, len, candidate, stream)
     }
 
     /// The open item of the packet's connection, as an index into `open`.
@@ -256,9 +323,7 @@ impl Coalescer {
         let first = &self.storage[index * STRIDE..][..old.header_len];
         let header = &self.storage[start..start + new.header_len];
         let payload_so_far = item.len - old.header_len;
-        new.payload_len <= old.payload_len
-            && item.len + new.payload_len <= MAX_SUPER_LEN
-            && (new.kind == TransportKind::Tcp || item.packets < MAX_UDP_SEGMENTS)
+        item.has_room(old, new)
             && headers::can_share_header(first, old, header, new, payload_so_far)
     }
 
@@ -294,6 +359,7 @@ impl Coalescer {
         start: usize,
         len: usize,
         candidate: Option<Transport>,
+        stream: Option<Stream>,
     ) -> Commit {
         if self.is_full() {
             self.restore(place);
@@ -311,6 +377,7 @@ impl Coalescer {
             packets: 1,
             transport: candidate,
             push,
+            stream,
         });
         if candidate.is_some() && !push {
             if self.open.len() == MAX_OPEN {
@@ -331,6 +398,13 @@ impl Coalescer {
 }
 
 impl Item {
+    /// Whether a packet may be added without making the item too large, `old` being its first.
+    fn has_room(&self, old: Transport, new: Transport) -> bool {
+        new.payload_len <= old.payload_len
+            && self.len + new.payload_len <= MAX_SUPER_LEN
+            && (new.kind == TransportKind::Tcp || self.packets < MAX_UDP_SEGMENTS)
+    }
+
     /// Completes the header of a super-packet.
     fn finish(&self, packet: &mut [u8]) -> GsoMeta {
         let Some(transport) = self.transport.filter(|_| self.packets > 1) else {
@@ -369,13 +443,37 @@ impl Slot<'_> {
     }
 
     /// Keeps the first `len` bytes of the space, which must be one valid IP packet.
-    pub fn commit(mut self, len: usize) -> Commit {
+    pub fn commit(self, len: usize) -> Commit {
+        self.commit_stream(len, None)
+    }
+
+    /// Keeps the first `len` bytes of the space if they are the next packet of the stream that was extended last and that
+    /// was [begun](Self::commit_stream) under an equal tag. The slot is used up then.
+    ///
+    /// The bytes need not have been validated: what is equal to a valid header is valid.
+    #[inline]
+    pub(crate) fn try_continue(&mut self, len: usize, tag: FlowTag) -> bool {
+        let is_continued = len <= SLOT_LEN && self.coalescer.try_continue(self.place, len, tag);
+        if is_continued {
+            self.place = Place::Fresh;
+        }
+        is_continued
+    }
+
+    /// By what the packets behind this one can be recognised, if it is one that can be extended. To be asked before the
+    /// packet is translated, and handed to [`commit_stream`](Self::commit_stream).
+    pub(crate) fn stream(&self, len: usize, tag: FlowTag) -> Option<Stream> {
+        self.coalescer.stream(self.place, len.min(SLOT_LEN), tag)
+    }
+
+    /// Like [`commit`](Self::commit); packets of `stream` that follow may be [continued](Self::try_continue).
+    pub(crate) fn commit_stream(mut self, len: usize, stream: Option<Stream>) -> Commit {
         let place = std::mem::replace(&mut self.place, Place::Fresh);
         if len == 0 || len > SLOT_LEN {
             self.coalescer.restore(place);
             return Commit::Dropped;
         }
-        self.coalescer.commit(place, len)
+        self.coalescer.commit(place, len, stream)
     }
 }
 

@@ -2,7 +2,6 @@
 
 use ip_packet::checksum::Sum;
 use ip_packet::number;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Length of an IPv4 header without options.
 const IPV4_LEN: usize = 20;
@@ -179,10 +178,83 @@ fn can_share_ip_header(first: &[u8], next: &[u8]) -> bool {
     }
 }
 
+/// The headers of a plain packet as it arrived: what the next packet of its stream is recognised by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Template {
+    bytes: [u8; MAX_PLAIN_LEN],
+    at: Transport,
+}
+
+impl Template {
+    /// Of a [plain](Transport::is_plain) packet.
+    pub(super) fn of(packet: &[u8], at: Transport) -> Self {
+        let mut bytes = [0; MAX_PLAIN_LEN];
+        bytes[..at.header_len].copy_from_slice(&packet[..at.header_len]);
+        Self { bytes, at }
+    }
+
+    /// Where the parts of `packet` lie if it is plain, of the same connection, and could share the template's header
+    /// behind `payload_so_far` bytes. The same as parsing and comparing, with the template's offsets instead of the
+    /// packet's own.
+    #[inline]
+    pub(super) fn next(&self, packet: &[u8], payload_so_far: usize) -> Option<Transport> {
+        let Transport {
+            kind,
+            ip_len,
+            header_len,
+            ..
+        } = self.at;
+        let first = &self.bytes[..header_len];
+        let payload_len = packet.len().checked_sub(header_len)?;
+        if payload_len == 0 || !self.has_next_ip_header(packet) {
+            return None;
+        }
+        let (first, next) = (&first[ip_len..], &packet[ip_len..header_len]);
+        let is_next = match kind {
+            TransportKind::Tcp => {
+                let expected = read_u32(first, 4).wrapping_add(payload_so_far as u32);
+                first[..4] == next[..4]
+                    && read_u32(next, 4) == expected
+                    // Acknowledgement, data offset; flags; urgent pointer and options.
+                    && first[8..TCP_FLAGS] == next[8..TCP_FLAGS]
+                    && next[TCP_FLAGS] & !PSH == ACK
+                    && first[18..20] == next[18..20]
+                    && first[20..] == next[20..]
+            }
+            TransportKind::Udp => {
+                first[..4] == next[..4]
+                    && usize::from(read_u16(next, 4)) == UDP_LEN + payload_len
+                    && read_u16(next, 6) != 0
+            }
+        };
+        is_next.then_some(Transport {
+            payload_len,
+            ..self.at
+        })
+    }
+
+    /// Equal but for the length, which is that of `packet`, and what may differ between segments.
+    #[inline]
+    fn has_next_ip_header(&self, packet: &[u8]) -> bool {
+        let first = &self.bytes;
+        if first[0] >> 4 == 4 {
+            packet[..2] == first[..2]
+                && usize::from(read_u16(packet, 2)) == packet.len()
+                && packet[6..10] == first[6..10]
+                && packet[12..IPV4_LEN] == first[12..IPV4_LEN]
+        } else {
+            can_share_ip_header(first, packet)
+                && usize::from(read_u16(packet, 4)) == packet.len() - IPV6_LEN
+                && packet[6] == first[6]
+                && packet[8..IPV6_LEN] == first[8..IPV6_LEN]
+        }
+    }
+}
+
 /// Whether IPv4 and transport checksum are right.
+#[inline]
 pub(super) fn checksums_are_right(packet: &[u8], at: Transport) -> bool {
-    let is_ip_right =
-        packet[0] >> 4 != 4 || Sum::new().add_bytes(&packet[..at.ip_len]).fold() == 0xffff;
+    let is_ip_right = packet[0] >> 4 != 4 || ip_header_sum(&packet[..at.ip_len]).fold() == 0xffff;
     is_ip_right
         && pseudo_header(packet, at.kind, packet.len() - at.ip_len)
             .add_bytes(&packet[at.ip_len..])
@@ -191,24 +263,32 @@ pub(super) fn checksums_are_right(packet: &[u8], at: Transport) -> bool {
 }
 
 /// Sum of the pseudo-header with the packet's addresses and a transport of `length` bytes.
+#[inline]
 pub(super) fn pseudo_header(packet: &[u8], kind: TransportKind, length: usize) -> Sum {
-    let (source, destination) = addresses(packet);
-    Sum::new().add_pseudo_header(source, destination, kind.number(), length)
+    let addresses = match packet[0] >> 4 {
+        4 => Sum::new().add_array(octets::<8>(packet, 12)),
+        _ => Sum::new().add_array(octets::<32>(packet, 8)),
+    };
+    // Shorter than 64 KB.
+    addresses
+        .add_u16(u16::from(kind.number()))
+        .add_u16(clamp_length(length))
 }
 
-fn addresses(packet: &[u8]) -> (IpAddr, IpAddr) {
-    fn at<const N: usize>(packet: &[u8], at: usize) -> [u8; N] {
-        let mut octets = [0; N];
-        octets.copy_from_slice(&packet[at..at + N]);
-        octets
+#[inline]
+fn ip_header_sum(header: &[u8]) -> Sum {
+    match header.first_chunk::<IPV4_LEN>() {
+        Some(plain) if header.len() == IPV4_LEN => Sum::new().add_array(plain),
+        Some(_) | None => Sum::new().add_bytes(header),
     }
-    if packet[0] >> 4 == 4 {
-        let v4 = |offset| IpAddr::V4(Ipv4Addr::from(at::<4>(packet, offset)));
-        (v4(12), v4(16))
-    } else {
-        let v6 = |offset| IpAddr::V6(Ipv6Addr::from(at::<16>(packet, offset)));
-        (v6(8), v6(24))
-    }
+}
+
+/// `N` bytes of a packet. Its header must be whole.
+#[inline]
+fn octets<const N: usize>(packet: &[u8], at: usize) -> &[u8; N] {
+    packet[at..]
+        .first_chunk()
+        .expect("the header of a parsed packet is whole")
 }
 
 /// Writes lengths, PSH and the partial checksum of a super-packet into the header of its first packet.

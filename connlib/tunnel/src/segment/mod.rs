@@ -18,6 +18,7 @@ mod splitter;
 #[cfg(test)]
 mod testing;
 
+pub(crate) use coalescer::FlowTag;
 pub use coalescer::{Coalescer, Coalescing, Commit, Slot};
 pub use splitter::{SplitError, Splitter};
 

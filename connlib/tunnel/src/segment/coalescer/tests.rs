@@ -492,3 +492,149 @@ proptest! {
         prop_assert!(!out.is_empty());
     }
 }
+
+fn tag(epoch: u64) -> FlowTag {
+    FlowTag {
+        peer: 1,
+        epoch,
+        ecn: Ecn::NotEct,
+    }
+}
+
+/// Adds a packet as the state machines do: undecided if it continues a stream. Returns whether it did.
+fn receive(coalescer: &mut Coalescer, packet: &[u8], tag: FlowTag) -> bool {
+    let mut slot = coalescer.slot();
+    slot.buffer()[..packet.len()].copy_from_slice(packet);
+    if slot.try_continue(packet.len(), tag) {
+        return true;
+    }
+    let stream = slot.stream(packet.len(), tag);
+    slot.commit_stream(packet.len(), stream);
+    false
+}
+
+#[test]
+fn only_the_first_packet_of_a_stream_needs_a_decision() {
+    for flow in [Flow::v4(1), Flow::v6(1)] {
+        let mut coalescer = coalescer();
+        let continued: Vec<_> = segments(flow, 20, 1200)
+            .iter()
+            .map(|packet| receive(&mut coalescer, packet.as_slice(), tag(1)))
+            .collect();
+
+        assert!(!continued[0]);
+        // The header of the first packet must stay whole while the second is opened behind it.
+        assert!(continued[1..].iter().all(|is_continued| *is_continued));
+        assert_eq!(drained(&mut coalescer).len(), 1);
+    }
+}
+
+#[test]
+fn another_tag_needs_another_decision() {
+    let packets = segments(Flow::v4(1), 3, 1200);
+    let mut coalescer = coalescer();
+    receive(&mut coalescer, packets[0].as_slice(), tag(1));
+
+    assert!(!receive(&mut coalescer, packets[1].as_slice(), tag(2)));
+    // It may still be merged: only the decision was made anew. The tag of the first packet counts from then on.
+    assert!(!receive(&mut coalescer, packets[2].as_slice(), tag(2)));
+    assert_eq!(drained(&mut coalescer).len(), 1);
+}
+
+#[test]
+fn packet_that_was_translated_continues_its_stream() {
+    let packets = segments(Flow::v4(1), 3, 1200);
+    let mut coalescer = coalescer();
+    let mut slot = coalescer.slot();
+    let first = packets[0].as_slice();
+    slot.buffer()[..first.len()].copy_from_slice(first);
+    let stream = slot.stream(first.len(), tag(1));
+    let translated = with_bytes(packets[0].clone(), |bytes| bytes[19] = 99);
+    slot.buffer()[..first.len()].copy_from_slice(translated.as_slice());
+    slot.commit_stream(first.len(), stream);
+
+    for packet in &packets[1..] {
+        assert!(receive(&mut coalescer, packet.as_slice(), tag(1)));
+    }
+    let out = drained(&mut coalescer);
+    assert_eq!((out.len(), out[0].1[19]), (1, 99));
+}
+
+#[test]
+fn forgotten_packet_leaves_the_stream_as_it_is() {
+    let packets = segments(Flow::v4(1), 4, 1200);
+    let mut coalescer = coalescer();
+    for (index, packet) in packets.iter().enumerate() {
+        let mut other = coalescer.slot();
+        other.buffer()[..100].fill(index as u8);
+        assert!(!other.try_continue(100, tag(1)));
+        drop(other);
+        receive(&mut coalescer, packet.as_slice(), tag(1));
+    }
+    let out = drained(&mut coalescer);
+    assert_eq!(
+        split(&out[0].1, out[0].0),
+        packets
+            .iter()
+            .map(|p| p.as_slice().to_vec())
+            .collect::<Vec<_>>()
+    );
+}
+
+/// A packet of one of two flows with anything in it changed, checksums right or not.
+fn any_packet() -> impl Strategy<Value = Vec<u8>> {
+    let change = prop_oneof![
+        6 => Just(None),
+        2 => (0..60usize, any::<u8>(), Just(true)).prop_map(Some),
+        1 => (0..60usize, any::<u8>(), Just(false)).prop_map(Some),
+    ];
+    let kind = (any::<bool>(), any::<bool>(), 0..4u32, 1..3usize);
+    (kind, change).prop_map(|((is_v4, is_tcp, number, size), change)| {
+        let flow = if is_v4 { Flow::v4(1) } else { Flow::v6(1) };
+        let payload = vec![number as u8; size * 50];
+        let packet = if is_tcp {
+            flow.tcp(number * 50, ACK, &payload)
+        } else {
+            flow.udp(&payload)
+        };
+        let mut bytes = packet.as_slice().to_vec();
+        if let Some((at, value, fill)) = change {
+            bytes[at] = value;
+            if fill && let Ok(mut changed) = IpPacket::from_slice(&bytes) {
+                changed.view_mut().fill_checksums();
+                bytes = changed.as_slice().to_vec();
+            }
+        }
+        bytes
+    })
+}
+
+proptest! {
+    #[test]
+    fn continuing_a_stream_is_the_same_as_committing(
+        packets in proptest::collection::vec(any_packet(), 1..40),
+    ) {
+        let (mut one, mut other) = (coalescer(), coalescer());
+        for packet in packets.iter().filter(|bytes| IpPacket::from_slice(bytes).is_ok()) {
+            receive(&mut one, packet, tag(1));
+            other.push(packet);
+        }
+        prop_assert_eq!(drained(&mut one), drained(&mut other));
+    }
+
+    #[test]
+    fn what_is_continued_is_valid(packets in proptest::collection::vec(any_packet(), 1..40)) {
+        let mut coalescer = coalescer();
+        for packet in &packets {
+            let is_valid = IpPacket::from_slice(packet).is_ok();
+            let mut slot = coalescer.slot();
+            slot.buffer()[..packet.len()].copy_from_slice(packet);
+            if slot.try_continue(packet.len(), tag(1)) {
+                prop_assert!(is_valid);
+            } else if is_valid {
+                let stream = slot.stream(packet.len(), tag(1));
+                slot.commit_stream(packet.len(), stream);
+            }
+        }
+    }
+}

@@ -61,6 +61,11 @@ impl<K: Copy + Eq + Fold, V: Copy> DirectMap<K, V> {
     pub(crate) fn invalidate(&mut self) {
         self.generation += 1;
     }
+
+    /// Counts invalidations: a decision made under an equal generation is still right.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
 }
 
 impl Fold for IpAddr {
