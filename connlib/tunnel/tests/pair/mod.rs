@@ -283,7 +283,9 @@ impl Pair {
                 Command::CreateAllocation { port, family } => {
                     self.relay.handle_port_bound(port, family, self.now);
                 }
-                Command::FreeAllocation { .. } => {}
+                Command::FreeAllocation { .. }
+                | Command::UserGained { .. }
+                | Command::UserLost { .. } => {}
             }
         }
     }
@@ -453,6 +455,7 @@ impl Forwarder for Forwarded {
                 to: client.address(),
                 payload: [&encode_header(number, payload.len() as u16), payload].concat(),
             },
+            Route::ToSibling { .. } => unreachable!("the relay has one worker"),
         });
     }
 }
