@@ -203,7 +203,8 @@ impl<R: Role> Worker<R> {
         None
     }
 
-    /// TUN → network. One flush per round, so that super-packets of one flow share system calls.
+    /// TUN → network. Full batches leave at once, so that the other end works on them while the next is sealed; the rest
+    /// leaves at the end of the round, so that packets of one flow share system calls.
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
         if !self.ready.tun || self.blocked {
             return Ok(());
@@ -216,10 +217,9 @@ impl<R: Role> Worker<R> {
             let mut sink = Sink(&mut self.queue);
             self.role.handle_tun(packet, now, &mut sink);
             self.queue_transmits();
-            if self.queue.is_nearly_full() {
-                self.flush();
-            }
-            Ok(if self.blocked { Turn::Over } else { Turn::More })
+            let is_sent = self.queue.flush_ready(&mut self.sockets).is_complete();
+            let is_over = !is_sent && self.queue.is_nearly_full();
+            Ok(if is_over { Turn::Over } else { Turn::More })
         })?;
         self.flush();
         Ok(())

@@ -10,9 +10,16 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::platform;
 
-/// Kernel buffer wanted in each direction. With the default of 208 KB, three super-datagrams fill it and thousands are
-/// lost in a burst.
-pub const BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Kernel buffer wanted for sending. With the default of 208 KB, three super-datagrams fill it.
+pub const SEND_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Kernel buffer wanted for receiving: as much as four TCP connections with windows of 4 MB have in flight. With 4 MB they
+/// overflow it now and then; with the default of 208 KB thousands of datagrams are lost in a burst. Memory is only used
+/// while something waits.
+pub const RECEIVE_BUFFER_BYTES: usize = 16 * 1024 * 1024;
+
+/// A buffer below this, in either direction, loses bursts of a single connection; somebody should look.
+const NEEDED_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// Called with every new socket before it is bound, e.g. to set a mark that keeps it out of the tunnel.
 pub type Prepare = Arc<dyn Fn(&Socket) -> io::Result<()> + Send + Sync>;
@@ -26,8 +33,10 @@ pub struct SocketOptions {
     pub gso: bool,
     /// Receive many datagrams per buffer (GRO) where the kernel can.
     pub gro: bool,
-    /// Kernel buffer wanted in each direction, in bytes.
-    pub buffer_bytes: usize,
+    /// Kernel buffer wanted for receiving, in bytes.
+    pub receive_buffer_bytes: usize,
+    /// Kernel buffer wanted for sending, in bytes.
+    pub send_buffer_bytes: usize,
 }
 
 impl Default for SocketOptions {
@@ -36,7 +45,8 @@ impl Default for SocketOptions {
             prepare: None,
             gso: true,
             gro: true,
-            buffer_bytes: BUFFER_BYTES,
+            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+            send_buffer_bytes: SEND_BUFFER_BYTES,
         }
     }
 }
@@ -77,10 +87,18 @@ impl UdpSocket {
         if let Some(prepare) = &options.prepare {
             prepare(&socket)?;
         }
-        let (receive, send) = platform::enlarge_buffers(&socket, options.buffer_bytes)?;
-        if receive.min(send) < options.buffer_bytes {
+        let (receive, send) = platform::enlarge_buffers(
+            &socket,
+            options.receive_buffer_bytes,
+            options.send_buffer_bytes,
+        )?;
+        let wanted = options
+            .receive_buffer_bytes
+            .min(options.send_buffer_bytes)
+            .min(NEEDED_BUFFER_BYTES);
+        if receive.min(send) < wanted {
             tracing::warn!(
-                wanted = options.buffer_bytes,
+                wanted,
                 receive,
                 send,
                 "the system limits UDP buffers; raise net.core.rmem_max and net.core.wmem_max to avoid losses"

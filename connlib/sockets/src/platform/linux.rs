@@ -32,15 +32,26 @@ pub(crate) fn disable_gro(socket: &impl AsRawFd) -> io::Result<()> {
     set(socket, libc::SOL_UDP, libc::UDP_GRO, 0)
 }
 
-/// Asks for `bytes` in each direction and returns what was granted (receive, send). Beyond the system's limit only
+/// Asks for so many bytes in each direction and returns what was granted (receive, send). Beyond the system's limit only
 /// privileged processes get their wish.
-pub(crate) fn enlarge_buffers(socket: &Socket, bytes: usize) -> io::Result<(usize, usize)> {
-    let wish = c_int::try_from(bytes).unwrap_or(c_int::MAX);
-    if set(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wish).is_err() {
-        socket.set_recv_buffer_size(bytes)?;
+pub(crate) fn enlarge_buffers(
+    socket: &Socket,
+    receive: usize,
+    send: usize,
+) -> io::Result<(usize, usize)> {
+    let wish = |bytes| c_int::try_from(bytes).unwrap_or(c_int::MAX);
+    if set(
+        socket,
+        libc::SOL_SOCKET,
+        libc::SO_RCVBUFFORCE,
+        wish(receive),
+    )
+    .is_err()
+    {
+        socket.set_recv_buffer_size(receive)?;
     }
-    if set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, wish).is_err() {
-        socket.set_send_buffer_size(bytes)?;
+    if set(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, wish(send)).is_err() {
+        socket.set_send_buffer_size(send)?;
     }
     // The kernel doubles what it grants, for its own book-keeping (socket(7)).
     Ok((

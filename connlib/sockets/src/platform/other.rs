@@ -14,10 +14,14 @@ pub(crate) fn disable_gro<T>(_: &T) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for `bytes` in each direction and returns what was granted (receive, send).
-pub(crate) fn enlarge_buffers(socket: &Socket, bytes: usize) -> io::Result<(usize, usize)> {
-    socket.set_recv_buffer_size(bytes)?;
-    socket.set_send_buffer_size(bytes)?;
+/// Asks for so many bytes in each direction and returns what was granted (receive, send).
+pub(crate) fn enlarge_buffers(
+    socket: &Socket,
+    receive: usize,
+    send: usize,
+) -> io::Result<(usize, usize)> {
+    socket.set_recv_buffer_size(receive)?;
+    socket.set_send_buffer_size(send)?;
     Ok((socket.recv_buffer_size()?, socket.send_buffer_size()?))
 }
 
