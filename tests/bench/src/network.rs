@@ -31,6 +31,9 @@ pub(crate) const RESOURCE: &str = "10.20.0.0/24";
 /// that peers do not spend.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
 
+/// Further addresses of the client's host, for a swarm: relays limit how often one address is refused per second, and
+/// every allocation begins with a refusal.
+pub(crate) const SWARM: (Ipv4Addr, u8) = (Ipv4Addr::new(198, 18, 0, 0), 26);
 /// Devices that are the ends of cables begin with this.
 pub(crate) const CABLE_PREFIX: &str = "to-";
 
@@ -74,12 +77,19 @@ impl Network {
         let [client, gateway, internet] =
             <[Host; 3]>::try_from(hosts).expect("one host per specification");
         gateway.add_addresses(&[IpAddr::from(SERVER)])?;
+        client.add_addresses(&swarm_addresses().map(IpAddr::from).collect::<Vec<_>>())?;
         Ok(Self {
             client,
             gateway,
             internet,
         })
     }
+}
+
+/// All of [`SWARM`].
+pub(crate) fn swarm_addresses() -> impl Iterator<Item = Ipv4Addr> {
+    let (first, length) = SWARM;
+    (0..1_u32 << (32 - length)).map(move |index| (u32::from(first) + index).into())
 }
 
 fn host(name: &str, address: Ipv4Addr, neighbours: &[(&str, Ipv4Addr)]) -> HostSpec {
@@ -89,7 +99,10 @@ fn host(name: &str, address: Ipv4Addr, neighbours: &[(&str, Ipv4Addr)]) -> HostS
             device: format!("{CABLE_PREFIX}{neighbour}"),
             network: cable(name, neighbour),
             v4: Some(address),
-            routes: vec![RouteSpec::to(*neighbour_address, 32)],
+            routes: match *neighbour_address {
+                CLIENT => vec![RouteSpec::to(CLIENT, 32), RouteSpec::to(SWARM.0, SWARM.1)],
+                other => vec![RouteSpec::to(other, 32)],
+            },
             ..InterfaceSpec::default()
         });
     // A resolver that does not exist: nothing here may look up names outside.

@@ -72,6 +72,10 @@ struct Row {
     clients: usize,
     /// From the first login to the last answered packet.
     connect_seconds: f64,
+    /// CPU time that connecting took, of all clients together.
+    gateway_connect_cpu_seconds: f64,
+    relay_connect_cpu_seconds: f64,
+    portal_connect_cpu_seconds: f64,
     /// Growth of the gateway's memory by connecting, per client.
     gateway_bytes_per_client: f64,
     /// The same for the relay: one allocation per client.
@@ -120,6 +124,8 @@ fn measure(clients: usize, options: &Options, progress: &Progress) -> Result<Row
     let mut swarm = Swarm::start(&stage, clients)?;
     swarm.wait_until_connected(clients, progress)?;
     let connect_seconds = started.elapsed().as_secs_f64();
+    let connected = [read("gateway")?, read("relay")?, read("portal")?];
+    let connect_cpu = |index: usize| (connected[index] - before[index]).cpu_seconds;
 
     let gateway = [("gateway".to_owned(), processes["gateway"])];
     let time = Duration::from_secs(options.idle_seconds.into());
@@ -142,6 +148,9 @@ fn measure(clients: usize, options: &Options, progress: &Progress) -> Result<Row
     Ok(Row {
         clients,
         connect_seconds,
+        gateway_connect_cpu_seconds: connect_cpu(0),
+        relay_connect_cpu_seconds: connect_cpu(1),
+        portal_connect_cpu_seconds: connect_cpu(2),
         gateway_bytes_per_client: per_client(0),
         relay_bytes_per_client: per_client(1),
         portal_bytes_per_client: per_client(2),
@@ -167,10 +176,10 @@ impl Swarm {
         command
             .arg(swarm::ARGUMENT)
             .args(["--portal", &stage.system.portal_url()])
-            .args(["--local", &network::CLIENT.to_string()])
+            .args(network::swarm_addresses().map(|address| format!("--local={address}")))
             .args(["--target", &network::SERVER.to_string()])
             .args(["--count", &clients.to_string()])
-            .env("FIREZONE_TOKEN", stage.system.swarm_token()?)
+            .env("FIREZONE_TOKEN", stage.system.swarm_token())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command.spawn().context("cannot start the swarm")?;
@@ -257,9 +266,10 @@ fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "One gateway, direct paths. Memory: growth per connected client. Idle: the gateway with all clients silent.\n\
          Load: all clients send UDP of 1200 bytes as fast as they can; passed: written to the gateway's TUN device.\n\n\
-         {:>7} {:>9} {:>11} {:>11} {:>11} {:>9} {:>10} {:>12} {:>8} {:>8} {:>7} {:>8}\n",
+         {:>7} {:>9} {:>16} {:>11} {:>11} {:>11} {:>9} {:>10} {:>12} {:>8} {:>8} {:>7} {:>8}\n",
         "clients",
         "connect",
+        "(CPU s of each)",
         "gateway KiB",
         "relay KiB",
         "portal KiB",
@@ -275,9 +285,10 @@ fn table(rows: &[Row]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:>7} {:>7.1} s {:>11.1} {:>11.1} {:>11.1} {:>7.2} % {:>10.1} {:>12.3} {:>8} {:>3.2} G/s {:>7.3} {:>8}",
+            "{:>7} {:>7.1} s {:>16} {:>11.1} {:>11.1} {:>11.1} {:>7.2} % {:>10.1} {:>12.3} {:>8} {:>3.2} G/s {:>7.3} {:>8}",
             row.clients,
             row.connect_seconds,
+            row.connect_cpu(),
             row.gateway_bytes_per_client / 1024.0,
             row.relay_bytes_per_client / 1024.0,
             row.portal_bytes_per_client / 1024.0,
@@ -304,6 +315,16 @@ fn table(rows: &[Row]) -> String {
 }
 
 impl Row {
+    /// Gateway, relay, portal.
+    fn connect_cpu(&self) -> String {
+        format!(
+            "({:.1} {:.1} {:.1})",
+            self.gateway_connect_cpu_seconds,
+            self.relay_connect_cpu_seconds,
+            self.portal_connect_cpu_seconds
+        )
+    }
+
     fn wake_ups_per_client(&self) -> f64 {
         self.idle.wake_ups_per_second / self.clients as f64
     }

@@ -37,6 +37,7 @@ pub(crate) struct System {
     relay: Process,
     portal: Process,
     files: PortalFiles,
+    swarm_token: String,
     directory: TempDir,
     route: Route,
 }
@@ -51,6 +52,8 @@ impl System {
             directory.path(),
             &portal_configuration(directory.path()),
         )?;
+        // Before the portal starts: a running one takes a moment to notice new tokens.
+        let swarm_token = files.create_client_token("Swarm", SWARM_PERSON)?;
         let starter = Starter {
             network,
             files: &files,
@@ -66,6 +69,7 @@ impl System {
             relay,
             portal,
             files,
+            swarm_token,
             directory,
             route,
         })
@@ -87,8 +91,8 @@ impl System {
     }
 
     /// A token that a thousand devices may use, the most that one person may have.
-    pub(crate) fn swarm_token(&self) -> Result<String> {
-        self.files.create_client_token("Swarm", SWARM_PERSON)
+    pub(crate) fn swarm_token(&self) -> &str {
+        &self.swarm_token
     }
 
     /// Ends the client and starts it anew, without any connection.

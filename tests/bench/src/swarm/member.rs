@@ -121,7 +121,8 @@ struct Member {
 impl Member {
     async fn new(number: usize, shared: &Shared) -> Result<Self> {
         let arguments = &shared.arguments;
-        let socket = UdpSocket::bind((arguments.local, 0)).await?;
+        let local = arguments.local[number % arguments.local.len()];
+        let socket = UdpSocket::bind((local, 0)).await?;
         let mut seed = [0; 32];
         rand::RngCore::fill_bytes(&mut rand::rng(), &mut seed);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH)?;

@@ -46,9 +46,9 @@ struct Arguments {
     portal: String,
     #[arg(long, env = "FIREZONE_TOKEN", hide_env_values = true)]
     token: String,
-    /// Address of all sockets.
-    #[arg(long)]
-    local: Ipv4Addr,
+    /// Addresses that the members share.
+    #[arg(long, required = true)]
+    local: Vec<Ipv4Addr>,
     /// Host behind the gateway.
     #[arg(long)]
     target: Ipv4Addr,
