@@ -98,6 +98,10 @@ mod tests {
 
     #[cfg(feature = "sim")]
     #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "that threads are apart is what is tested"
+    )]
     fn counts_per_name_and_thread_until_taken() {
         reset();
         visit();

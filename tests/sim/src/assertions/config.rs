@@ -33,13 +33,15 @@ fn announcements(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut Ve
     for (at, entry) in evidence.entries {
         match entry {
             Entry::TunConfig { client, config } => {
-                if memory.configs.insert(*client, config.clone()).as_ref() == Some(config) {
+                let last = memory.configs.insert(*client, config.clone());
+                if last.as_ref() == Some(config) {
                     let text = format!("{at:?}: client {client} announces the same configuration");
                     failures.push(Failure::new(13, text));
                 }
             }
             Entry::Resources { client, list } => {
-                if memory.lists.insert(*client, list.clone()).as_ref() == Some(list) {
+                let last = memory.lists.insert(*client, list.clone());
+                if last.as_ref() == Some(list) {
                     let text = format!("{at:?}: client {client} announces the same list");
                     failures.push(Failure::new(20, text));
                 }

@@ -30,7 +30,6 @@ use crate::{
 /// Probes of the step.
 const TO_HOST: u64 = 0;
 const TO_NAME: u64 = 1;
-const TO_UNREACHABLE: u64 = 2;
 /// Queries of the step; number 0 came before.
 const OVER_UDP: u64 = 1;
 const OVER_TCP: u64 = 2;
@@ -573,7 +572,6 @@ impl Trial {
     /// Changes the error of the unreachable host: its second word, and the packet that it is about.
     fn change_error(&mut self, word: [u8; 4], change: impl FnOnce(&mut [u8])) {
         const ERROR_LEN: usize = 20 + 8;
-        assert!(TO_UNREACHABLE == 2, "it is the only error");
         let index = self.find(
             |entry| matches!(entry, Entry::Return { packet, .. } if packet.view().icmp_error().is_some()),
         );

@@ -81,7 +81,7 @@ impl World {
                 packet: packet.clone(),
             };
             self.trace.push(self.clock.elapsed(), entry);
-            self.from_application(client, &packet);
+            self.application_sends(client, &packet);
             self.drain_client(client);
         }
     }

@@ -41,7 +41,7 @@ impl World {
         }
         while let Some(packet) = self.clients[index].session.tunnel_mut().poll_packet() {
             any = true;
-            self.to_application(index, packet);
+            self.deliver_to_application(index, packet);
         }
         let now = self.clock.now();
         while let Some(query) = self.clients[index]
@@ -138,13 +138,13 @@ impl World {
         }
         while let Some(packet) = self.clients[index].apps.poll_packet() {
             any = true;
-            self.from_application(index, &packet);
+            self.application_sends(index, &packet);
         }
         any
     }
 
     /// A packet from an application to the client.
-    pub(super) fn from_application(&mut self, index: usize, packet: &IpPacket) {
+    pub(super) fn application_sends(&mut self, index: usize, packet: &IpPacket) {
         let now = self.clock.now();
         for transmit in self.clients[index].handle_tun(packet, now) {
             self.transmit(Component::Client(index), transmit);
@@ -152,7 +152,7 @@ impl World {
     }
 
     /// A packet from the client to the applications.
-    pub(super) fn to_application(&mut self, index: usize, packet: IpPacket) {
+    pub(super) fn deliver_to_application(&mut self, index: usize, packet: IpPacket) {
         let (now, at) = (self.clock.now(), self.elapsed());
         if let Some(entry) = self.clients[index].apps.receive(packet, now) {
             self.trace.push(at, entry);
@@ -160,7 +160,7 @@ impl World {
     }
 
     /// A packet from a gateway to what is behind it.
-    pub(super) fn to_server(&mut self, index: usize, packet: IpPacket) {
+    pub(super) fn deliver_to_server(&mut self, index: usize, packet: IpPacket) {
         let (now, at) = (self.clock.now(), self.elapsed());
         let gateway = &mut self.gateways[index];
         gateway.servers.handle(&packet, &self.records, now);
@@ -259,7 +259,7 @@ impl World {
     }
 
     /// Something reached a component from the portal.
-    pub(super) fn from_portal(&mut self, component: Component, event: ChannelEvent) {
+    pub(super) fn deliver_from_portal(&mut self, component: Component, event: ChannelEvent) {
         match component {
             rogue if rogue == self.rogue_component() => self.rogue_from_portal(event),
             Component::Client(index) => {

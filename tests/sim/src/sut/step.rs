@@ -81,7 +81,7 @@ impl World {
             self.deliver(delivery);
         }
         while let Some((component, event)) = self.portal.poll(&self.clock) {
-            self.from_portal(component, event);
+            self.deliver_from_portal(component, event);
         }
     }
 

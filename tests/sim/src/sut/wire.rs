@@ -114,7 +114,7 @@ impl World {
                 }
                 let packets = client.handle_network(to, from, &delivery.payload, now);
                 for packet in packets {
-                    self.to_application(index, packet);
+                    self.deliver_to_application(index, packet);
                 }
                 self.drain_client(index);
             }
@@ -125,7 +125,7 @@ impl World {
                 }
                 let packets = gateway.handle_network(to, from, &delivery.payload, now);
                 for packet in packets {
-                    self.to_server(index, packet);
+                    self.deliver_to_server(index, packet);
                 }
                 self.drain_gateway(index);
             }
