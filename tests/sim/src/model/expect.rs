@@ -37,6 +37,7 @@ impl Expectations {
         self.used.extend(other.used);
         self.settle_ms = self.settle_ms.max(other.settle_ms);
         self.recovery_s = self.recovery_s.max(other.recovery_s);
+        self.rogue = self.rogue.or(other.rogue);
         self.idle_s += other.idle_s;
     }
 }

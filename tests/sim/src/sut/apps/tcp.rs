@@ -69,7 +69,8 @@ impl Tcp {
             stack: Stack::new(seed, now),
             // The stack counts silence between keep-alives as well.
             patience: Duration::from_secs(seconds) + KEEP_ALIVE,
-            next_port: FIRST_PORT,
+            // A new process does not meet what servers remember of the last one.
+            next_port: FIRST_PORT + (seed % 50) as u16 * 1_000,
             connections: BTreeMap::new(),
             queries: BTreeMap::new(),
         }
