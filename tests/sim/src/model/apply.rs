@@ -202,6 +202,9 @@ impl Model {
                 spec.filters = filters.clone().unwrap_or_else(|| spec.filters.clone());
                 let is_replaced = (&spec.target, spec.site) != (&old.target, old.site);
                 let is_changed = *spec != old;
+                if is_replaced {
+                    self.take_away_for_a_moment(*resource);
+                }
                 for client in &mut self.clients {
                     if is_replaced {
                         client.connected.remove(resource);
@@ -219,6 +222,17 @@ impl Model {
         }
         // Routes may have moved: which connections survive that is not modelled.
         self.doubt_connections_of(|_| true);
+    }
+
+    /// What is replaced goes and comes back: meanwhile its network belongs to others, who keep it if they are connected.
+    fn take_away_for_a_moment(&mut self, resource: usize) {
+        for client in 0..self.clients.len() {
+            if self.clients[client].granted.remove(&resource) {
+                self.clients[client].connected.remove(&resource);
+                self.update_preferences(client);
+                self.clients[client].granted.insert(resource);
+            }
+        }
     }
 
     fn send(&mut self, client: usize, probes: &[Probe], expected: &mut Expectations) {
@@ -334,6 +348,12 @@ impl Model {
         };
         if is_certain || reachable == 0 {
             expected.opened.push((index, reach, is_certain));
+        }
+        if !is_certain && let Route::To { resources, .. } = &route {
+            // Nobody waits for the answer, so nobody knows when the way is there.
+            for resource in resources {
+                self.clients[client].connected.insert(*resource, false);
+            }
         }
         // Nothing announces that a connection does not come about.
         expected.settle_ms = if is_certain { 2_000 } else { 8_000 };
