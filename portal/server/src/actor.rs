@@ -18,7 +18,10 @@ use portal_core::{
 use serde_json::json;
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
 };
 
 use crate::store::Store;
@@ -97,6 +100,15 @@ pub fn time() -> Time {
         now: Instant::now(),
         unix: unix.map_or(0, |since| since.as_secs()),
     }
+}
+
+/// Why a message went nowhere.
+#[derive(Debug, PartialEq, Eq)]
+enum Undelivered {
+    /// The component has left; the report of that may still be on its way.
+    Gone,
+    /// It lets its messages pile up.
+    Unread,
 }
 
 struct Actor {
@@ -205,17 +217,24 @@ impl Actor {
     }
 
     fn send(&mut self, id: ConnectionId, message: ToConnection) {
-        let Some(connection) = self.connections.get(&id) else {
-            return;
-        };
-        if connection.try_send(message).is_err() {
-            // The task sees its queue end, closes and reports the connection as gone.
+        if let Err(Undelivered::Unread) = self.offer(id, message) {
             tracing::warn!(
                 connection = id.number(),
                 "a component does not read its messages; closing"
             );
-            self.connections.remove(&id);
         }
+    }
+
+    /// Queues a message, or gives the connection up: its task sees the queue end, closes and reports it as gone.
+    fn offer(&mut self, id: ConnectionId, message: ToConnection) -> Result<(), Undelivered> {
+        let connection = self.connections.get(&id).ok_or(Undelivered::Gone)?;
+        connection.try_send(message).map_err(|error| {
+            self.connections.remove(&id);
+            match error {
+                TrySendError::Closed(_) => Undelivered::Gone,
+                TrySendError::Full(_) => Undelivered::Unread,
+            }
+        })
     }
 
     fn shutdown(&mut self) {
@@ -237,7 +256,7 @@ mod tests {
     use super::*;
     use crate::config_file::Database;
 
-    fn start_portal() -> mpsc::Sender<Input> {
+    fn portal_and_store() -> (Portal, Store) {
         let mut config = Config::default();
         let token = Token {
             name: "relay".to_owned(),
@@ -246,14 +265,18 @@ mod tests {
         };
         config.tokens.insert(TokenHash::of("relay"), token);
         let portal = Portal::new(config, Stored::default(), [1; 32], time());
-        let store = Store::open(&Database::Memory).unwrap();
+        (portal, Store::open(&Database::Memory).unwrap())
+    }
+
+    fn start_portal() -> mpsc::Sender<Input> {
+        let (portal, store) = portal_and_store();
         start(portal, store, Handle::current()).unwrap().0
     }
 
-    async fn connect(inputs: &mpsc::Sender<Input>) -> Admission {
+    fn login() -> Login {
         let key = Key([1; 32]).to_string();
         let query = [("ipv4", "203.0.113.1"), ("public_key", &*key)];
-        let login = Box::new(Login {
+        Login {
             component: Component::Relay,
             dialect: Dialect::Unversioned,
             token: Some("relay".to_owned()),
@@ -261,7 +284,11 @@ mod tests {
             user_agent: None,
             remote_ip: std::net::Ipv4Addr::LOCALHOST.into(),
             location: Default::default(),
-        });
+        }
+    }
+
+    async fn connect(inputs: &mpsc::Sender<Input>) -> Admission {
+        let login = Box::new(login());
         let (answer, answered) = oneshot::channel();
         inputs.send(Input::Connect { login, answer }).await.unwrap();
         answered.await.unwrap().unwrap()
@@ -298,6 +325,34 @@ mod tests {
             read += 1;
         }
         assert_eq!(read, OUTPUT_QUEUE);
+    }
+
+    /// A push to a component that left in the same moment used to be reported as one that does not read.
+    #[test]
+    fn who_has_hung_up_is_not_taken_for_one_that_does_not_read() {
+        let (portal, store) = portal_and_store();
+        let mut actor = Actor {
+            portal,
+            store,
+            connections: HashMap::new(),
+        };
+        let message = || ToConnection::Frame(Frame::reply_ok("phoenix", 0, json!({})));
+        let admit = |actor: &mut Actor| {
+            let (answer, mut answered) = oneshot::channel();
+            actor.connect(login(), answer);
+            answered.try_recv().unwrap().unwrap()
+        };
+
+        let gone = admit(&mut actor).id;
+        assert_eq!(actor.offer(gone, message()), Err(Undelivered::Gone));
+        assert!(!actor.connections.contains_key(&gone));
+
+        let deaf = admit(&mut actor);
+        for _ in 0..OUTPUT_QUEUE {
+            assert_eq!(actor.offer(deaf.id, message()), Ok(()));
+        }
+        assert_eq!(actor.offer(deaf.id, message()), Err(Undelivered::Unread));
+        assert!(!actor.connections.contains_key(&deaf.id));
     }
 
     #[tokio::test]
