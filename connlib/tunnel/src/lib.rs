@@ -33,7 +33,6 @@ mod direct_map;
 mod gateway;
 mod p2p_control;
 pub mod segment;
-mod transmit_queue;
 mod unix_time;
 
 pub use client::*;

@@ -1,5 +1,6 @@
 //! The client's session.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use phoenix_channel::FatalError;
 use serde_json::{Value, json};
 
 use crate::fixtures::{
-    CLIENT_V4, GATEWAY, NETWORK, OTHER_RELAY, RELAY, SITE, Sink, client_init, flow_created,
-    message, network, packet, relay,
+    CLIENT_V4, GATEWAY, NETWORK, OTHER_RELAY, RELAY, SITE, client_init, flow_created, message,
+    network, packet, relay,
 };
 
 const GATEWAY_KEY: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
@@ -75,7 +76,7 @@ impl Portal {
         };
         self.session
             .tunnel_mut()
-            .handle_tun(packet, self.now, &mut Sink::default());
+            .handle_tun(packet, self.now, &mut VecDeque::new());
     }
 
     fn wait(&mut self, duration: Duration) {

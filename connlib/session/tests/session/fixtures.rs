@@ -3,8 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use connlib_messages::Message;
-use connlib_snownet::{DatagramSink, Transmit};
-use ip_packet::{Ecn, IpPacket, make};
+use ip_packet::{IpPacket, make};
 use serde_json::{Value, json};
 
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
@@ -69,34 +68,4 @@ pub fn packet(number: u32) -> IpPacket {
     let source = SocketAddr::from((CLIENT_V4, 40_000));
 
     make::udp_packet(source, HOST.parse().unwrap(), &number.to_be_bytes()).unwrap()
-}
-
-/// Datagrams of a send batch.
-#[derive(Default)]
-pub struct Sink(pub Vec<Transmit>);
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        src: Option<SocketAddr>,
-        dst: SocketAddr,
-        ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        self.0.push(Transmit {
-            src,
-            dst,
-            payload: vec![0; len],
-            ecn,
-        });
-        &mut self.0.last_mut().unwrap().payload
-    }
-
-    fn commit(&mut self, len: usize) {
-        if len == 0 {
-            self.0.pop();
-        } else if let Some(last) = self.0.last_mut() {
-            last.payload.truncate(len);
-        }
-    }
 }

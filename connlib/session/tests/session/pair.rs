@@ -1,6 +1,6 @@
 //! Client and gateway introduced to each other by a scripted portal, over a network without NAT.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use ip_packet::{Ecn, IpPacket, make};
 use serde_json::{Value, json};
 
 use crate::fixtures::{
-    CLIENT, CLIENT_V4, GATEWAY, HOST, NETWORK, RELAY, SITE, Sink, authorize_flow, client_init,
+    CLIENT, CLIENT_V4, GATEWAY, HOST, NETWORK, RELAY, SITE, authorize_flow, client_init,
     flow_created, gateway_init, message, network, packet, relay,
 };
 
@@ -183,7 +183,7 @@ impl World {
 
     fn send_from_application(&mut self, packet: &IpPacket) {
         let mut bytes = packet.as_slice().to_vec();
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let packet = TunPacket {
             buf: &mut bytes,
             gso: GsoMeta::NONE,
@@ -191,7 +191,7 @@ impl World {
         self.client
             .tunnel_mut()
             .handle_tun(packet, self.now, &mut sink);
-        for t in sink.0 {
+        for t in sink {
             self.put_on_wire(self.client_socket, t.src, t.dst, t.payload);
         }
         self.drain();
@@ -199,7 +199,7 @@ impl World {
 
     fn send_from_resource(&mut self, packet: &IpPacket) {
         let mut bytes = packet.as_slice().to_vec();
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let packet = TunPacket {
             buf: &mut bytes,
             gso: GsoMeta::NONE,
@@ -207,7 +207,7 @@ impl World {
         self.gateway
             .tunnel_mut()
             .handle_tun(packet, self.now, &mut sink);
-        for t in sink.0 {
+        for t in sink {
             self.put_on_wire(self.gateway_socket, t.src, t.dst, t.payload);
         }
         self.drain();

@@ -4,14 +4,14 @@
 //! progress (snownet 2), and a gateway never emits a handshake initiation (snownet 44).
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_snownet::{
-    DatagramSink, Decapsulated, Encapsulated, Event, IceCredentials, MAX_DATAGRAM_SIZE, NoRelays,
-    Node, PathKind, Role, Transmit,
+    Decapsulated, Encapsulated, Event, IceCredentials, MAX_DATAGRAM_SIZE, NoRelays, Node, PathKind,
+    Role, Transmit,
 };
 use ip_packet::{Ecn, IpPacket, Single, make};
 use netsim::{
@@ -303,7 +303,7 @@ impl World {
         to: usize,
         packet: &IpPacket,
     ) -> Option<Encapsulated> {
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let now = self.now;
         let outcome = self.hosts[from]
             .node
@@ -315,7 +315,7 @@ impl World {
                 &mut sink,
             )
             .ok()?;
-        for transmit in sink.sent {
+        for transmit in sink {
             self.put_on_wire(from, transmit);
         }
         self.drain(from);
@@ -606,38 +606,6 @@ impl World {
             IceCredentials::new(format!("c{}", &hash[..4]), password("c")).unwrap(),
             IceCredentials::new(format!("g{}", &hash[4..8]), password("g")).unwrap(),
         )
-    }
-}
-
-/// Collects sealed datagrams.
-#[derive(Default)]
-pub struct Sink {
-    pub sent: Vec<Transmit>,
-}
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        src: Option<SocketAddr>,
-        dst: SocketAddr,
-        ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        self.sent.push(Transmit {
-            src,
-            dst,
-            payload: vec![0; len],
-            ecn,
-        });
-        &mut self.sent.last_mut().unwrap().payload
-    }
-
-    fn commit(&mut self, len: usize) {
-        if len == 0 {
-            self.sent.pop();
-        } else {
-            self.sent.last_mut().unwrap().payload.truncate(len);
-        }
     }
 }
 

@@ -28,7 +28,7 @@ impl Client {
     /// Puts the node's datagrams behind those that already wait.
     pub(super) fn drain_node_transmits(&mut self) {
         while let Some(transmit) = self.node.poll_transmit() {
-            self.transmits.push(transmit);
+            self.transmits.push_back(transmit);
         }
     }
 

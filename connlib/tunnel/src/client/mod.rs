@@ -32,7 +32,6 @@ use connlib_snownet::{Node, NodeStats, PublicKey, Role, Transmit};
 use ip_packet::{IpPacket, Protocol};
 
 use crate::direct_map::DirectMap;
-use crate::transmit_queue::TransmitQueue;
 
 pub use api::{
     ClientEvent, ClientStats, FlowCreated, FlowError, FlowFailure, GatewayView, InterfaceConfig,
@@ -97,7 +96,7 @@ pub struct Client {
     /// Packets of one stream that arrive in the same epoch are treated alike.
     inbound_epoch: u64,
 
-    transmits: TransmitQueue,
+    transmits: VecDeque<Transmit>,
     packets: VecDeque<IpPacket>,
     outbox: Outbox,
     stats: ClientStats,
@@ -122,7 +121,7 @@ impl Client {
             outbound_flows: DirectMap::new(),
             inbound_sources: DirectMap::new(),
             inbound_epoch: 0,
-            transmits: TransmitQueue::default(),
+            transmits: VecDeque::new(),
             packets: VecDeque::new(),
             outbox: Outbox::new(),
             stats: ClientStats::default(),
@@ -166,7 +165,7 @@ impl Client {
 
     /// The next datagram for the network.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop()
+        self.transmits.pop_front()
     }
 
     /// The next locally made packet for the TUN device: DNS answers and ICMP errors.

@@ -196,7 +196,7 @@ impl Gateway {
     /// Seals a packet that was made here. What the node has queued before leaves before.
     pub(super) fn send(&mut self, client: ClientId, packet: &IpPacket, now: Instant) {
         while let Some(transmit) = self.node.poll_transmit() {
-            self.transmits.push(transmit);
+            self.transmits.push_back(transmit);
         }
         self.output_at = now;
         let sealed = self.node.encapsulate(

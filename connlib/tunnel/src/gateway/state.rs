@@ -15,7 +15,6 @@ use super::names::Lookups;
 use super::peers::Peers;
 use super::{AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, TunAddresses};
 use crate::p2p_control::goodbye_packet;
-use crate::transmit_queue::TransmitQueue;
 use crate::unix_time::UnixClock;
 
 /// The gateway.
@@ -46,7 +45,7 @@ pub struct Gateway {
     pub(super) lookups: Lookups,
     pub(super) flows: FlowCache,
     /// Sealed here, in front of whatever the node has queued since.
-    pub(super) transmits: TransmitQueue,
+    pub(super) transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<GatewayEvent>,
     /// When the newest output was made.
     pub(super) output_at: Instant,
@@ -65,7 +64,7 @@ impl Gateway {
             peers: Peers::default(),
             lookups: Lookups::default(),
             flows: FlowCache::default(),
-            transmits: TransmitQueue::default(),
+            transmits: VecDeque::new(),
             events: VecDeque::new(),
             output_at: now,
             stats: GatewayStats::default(),
@@ -105,7 +104,9 @@ impl Gateway {
 
     /// The next datagram for the network.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop().or_else(|| self.node.poll_transmit())
+        self.transmits
+            .pop_front()
+            .or_else(|| self.node.poll_transmit())
     }
 
     /// The next event.

@@ -1,5 +1,6 @@
 //! Resources, routes and status (tunnel 5–11, 16, 66).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use connlib_model::{Filter, ResourceStatus};
@@ -183,9 +184,7 @@ fn access_to_a_resource_that_is_gone_is_not_requested() {
         buf: &mut bytes,
         gso: connlib_tunnel::segment::GsoMeta::NONE,
     };
-    world
-        .client
-        .handle_tun(packet, now, &mut crate::world::Sink::default());
+    world.client.handle_tun(packet, now, &mut VecDeque::new());
     world.remove(1);
     assert!(world.asked().is_empty());
 }

@@ -11,9 +11,7 @@ use connlib_model::{
     CidrResource, ClientId, DnsResource, DomainName, Filter, GatewayId, InternetResource, IpStack,
     RelayId, Resource, ResourceId, ResourceStatus, ResourceView, Site, SiteId, TunConfig,
 };
-use connlib_snownet::{
-    DatagramSink, Decapsulated, Event, IceCredentials, Node, RelayConfig, Role, Transmit,
-};
+use connlib_snownet::{Decapsulated, Event, IceCredentials, Node, RelayConfig, Role, Transmit};
 use connlib_tunnel::segment::{Coalescer, Coalescing, GsoMeta};
 use connlib_tunnel::{
     AssignedIps, Client, ClientEvent, ControlEvent, DomainStatus, FlowCreated, FlowError,
@@ -159,9 +157,9 @@ impl World {
 
     /// The TUN device yields a packet or super-packet.
     pub fn inject(&mut self, packet: TunPacket<'_>) {
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         self.client.handle_tun(packet, self.now, &mut sink);
-        for transmit in sink.0 {
+        for transmit in sink {
             self.put_on_wire(self.client_socket, transmit);
         }
         self.drain();
@@ -240,7 +238,7 @@ impl World {
     /// A packet from a gateway to the client.
     pub fn reply(&mut self, gateway: usize, packet: &IpPacket) {
         let now = self.now;
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let host = &mut self.gateways[gateway];
         host.node
             .encapsulate(
@@ -252,7 +250,7 @@ impl World {
             )
             .unwrap();
         let socket = host.socket;
-        for transmit in sink.0 {
+        for transmit in sink {
             self.put_on_wire(socket, transmit);
         }
         self.run_for(2 * LATENCY);
@@ -512,7 +510,7 @@ impl World {
         }
         .to_packet()
         .unwrap();
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let now = self.now;
         let host = &mut self.gateways[index];
         host.node
@@ -525,7 +523,7 @@ impl World {
             )
             .unwrap();
         let socket = host.socket;
-        for transmit in sink.0 {
+        for transmit in sink {
             self.put_on_wire(socket, transmit);
         }
     }
@@ -596,36 +594,6 @@ pub fn relay() -> RelayConfig<RelayId> {
         username: "1:a".to_owned(),
         password: "secret".to_owned(),
         realm: "firezone".to_owned(),
-    }
-}
-
-/// Datagrams of a send batch.
-#[derive(Default)]
-pub struct Sink(Vec<Transmit>);
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        src: Option<SocketAddr>,
-        dst: SocketAddr,
-        ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        self.0.push(Transmit {
-            src,
-            dst,
-            payload: vec![0; len],
-            ecn,
-        });
-        &mut self.0.last_mut().unwrap().payload
-    }
-
-    fn commit(&mut self, len: usize) {
-        if len == 0 {
-            self.0.pop();
-        } else if let Some(last) = self.0.last_mut() {
-            last.payload.truncate(len);
-        }
     }
 }
 

@@ -10,9 +10,7 @@ use connlib_model::{
     ClientId, DomainName, Filter, GatewayCidrResource, GatewayDnsResource, GatewayId,
     GatewayInternetResource, GatewayResource, RelayId, ResourceId,
 };
-use connlib_snownet::{
-    DatagramSink, Decapsulated, Event, IceCredentials, Node, RelayConfig, Role, Transmit,
-};
+use connlib_snownet::{Decapsulated, Event, IceCredentials, Node, RelayConfig, Role, Transmit};
 use connlib_tunnel::segment::{Coalescer, Coalescing, GsoMeta};
 use connlib_tunnel::{
     AssignedIps, AuthorizeFlow, ControlEvent, DomainStatus, Gateway, GatewayEvent, NatStatus,
@@ -169,12 +167,12 @@ impl World {
 
     /// What a client puts on the wire for any bytes.
     pub fn forged_by_client(&mut self, client: usize, batch: &mut impl PacketBatch) -> Wire {
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let host = &mut self.clients[client];
         host.node
             .encapsulate(GATEWAY, batch, Ecn::NotEct, self.now, &mut sink)
             .unwrap();
-        let transmit = sink.0.pop().expect("the connection is established");
+        let transmit = sink.pop_back().expect("the connection is established");
         Wire {
             from: host.socket,
             to: transmit.dst,
@@ -191,13 +189,13 @@ impl World {
     /// The same with a super-packet.
     pub fn down_super(&mut self, bytes: &[u8], gso: GsoMeta) {
         let mut bytes = bytes.to_vec();
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let packet = TunPacket {
             buf: &mut bytes,
             gso,
         };
         self.gateway.handle_tun(packet, self.now, &mut sink);
-        for transmit in sink.0 {
+        for transmit in sink {
             self.put_on_wire(self.socket, transmit);
         }
         self.settle();
@@ -467,35 +465,6 @@ pub fn relay() -> RelayConfig<RelayId> {
         username: "1:a".to_owned(),
         password: "secret".to_owned(),
         realm: "firezone".to_owned(),
-    }
-}
-
-#[derive(Default)]
-pub struct Sink(pub Vec<Transmit>);
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        src: Option<SocketAddr>,
-        dst: SocketAddr,
-        ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        self.0.push(Transmit {
-            src,
-            dst,
-            payload: vec![0; len],
-            ecn,
-        });
-        &mut self.0.last_mut().unwrap().payload
-    }
-
-    fn commit(&mut self, len: usize) {
-        if len == 0 {
-            self.0.pop();
-        } else if let Some(last) = self.0.last_mut() {
-            last.payload.truncate(len);
-        }
     }
 }
 

@@ -5,14 +5,13 @@
 //! keeps its path and its deadlines, hands out no packet; and afterwards packets still get through both ways.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
 use connlib_snownet::{
-    DatagramSink, Decapsulated, Event, IceCredentials, MAX_DATAGRAM_SIZE, Node, PathInfo,
-    RelayConfig, Role,
+    Decapsulated, Event, IceCredentials, MAX_DATAGRAM_SIZE, Node, PathInfo, RelayConfig, Role,
 };
 use ip_packet::{Ecn, Single, make};
 
@@ -62,31 +61,6 @@ struct World {
     now: Instant,
     /// What was sent: by whom, and the bytes.
     genuine: Vec<(usize, Vec<u8>)>,
-}
-
-#[derive(Default)]
-struct Sink {
-    sent: Vec<(SocketAddr, Vec<u8>)>,
-    open: Option<(SocketAddr, Vec<u8>)>,
-}
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        _src: Option<SocketAddr>,
-        dst: SocketAddr,
-        _ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        &mut self.open.insert((dst, vec![0; len])).1
-    }
-
-    fn commit(&mut self, len: usize) {
-        if let Some((dst, mut bytes)) = self.open.take().filter(|_| len > 0) {
-            bytes.truncate(len);
-            self.sent.push((dst, bytes));
-        }
-    }
 }
 
 impl World {
@@ -152,7 +126,7 @@ impl World {
     fn send(&mut self, from: usize) {
         let (a, b) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let packet = make::icmp_echo_request(a, b, 1, 1, b"ping").expect("it fits");
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let peer = 1 - from as u32;
         let mut batch = Single::from(&packet);
         let outcome =
@@ -160,8 +134,8 @@ impl World {
                 .node
                 .encapsulate(peer, &mut batch, Ecn::NotEct, self.now, &mut sink);
         assert!(outcome.is_ok(), "the connection is gone");
-        for (dst, bytes) in sink.sent {
-            self.deliver(from, dst, bytes);
+        for transmit in sink {
+            self.deliver(from, transmit.dst, transmit.payload);
         }
         self.pump();
     }
@@ -193,7 +167,7 @@ impl World {
             for i in [0, 1] {
                 while let Some(transmit) = self.hosts[i].node.poll_transmit() {
                     is_quiet = false;
-                    self.deliver(i, transmit.dst, transmit.payload.to_vec());
+                    self.deliver(i, transmit.dst, transmit.payload);
                 }
                 while let Some(event) = self.hosts[i].node.poll_event() {
                     is_quiet = false;

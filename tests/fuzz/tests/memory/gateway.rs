@@ -9,7 +9,7 @@ use std::{
 use connlib_model::{
     ClientId, GatewayDnsResource, GatewayId, GatewayResource, RelayId, ResourceId,
 };
-use connlib_snownet::{DatagramSink, Event, IceCredentials, Node, RelayConfig, Role};
+use connlib_snownet::{Event, IceCredentials, Node, RelayConfig, Role};
 use connlib_tunnel::{
     AssignedIps, AuthorizeFlow, Gateway, GatewayEvent, ResolveId, TunAddresses,
     segment::{Coalescer, Coalescing},
@@ -24,29 +24,6 @@ const RESOURCE: ResourceId = ResourceId::from_u128(3);
 const UNIX: Duration = Duration::from_secs(1_700_000_000);
 const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 5);
 const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0, 5);
-
-#[derive(Default)]
-struct Sink(Vec<(SocketAddr, Vec<u8>)>);
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        _src: Option<SocketAddr>,
-        dst: SocketAddr,
-        _ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        self.0.push((dst, vec![0; len]));
-        &mut self.0.last_mut().unwrap().1
-    }
-
-    fn commit(&mut self, len: usize) {
-        match len {
-            0 => drop(self.0.pop()),
-            len => self.0.last_mut().unwrap().1.truncate(len),
-        }
-    }
-}
 
 /// A gateway, a client's node, and a network without delay between them.
 struct World {
@@ -172,13 +149,13 @@ impl World {
     }
 
     fn send(&mut self, packet: &IpPacket) {
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let mut batch = Single::from(packet);
         self.node
             .encapsulate(GATEWAY, &mut batch, Ecn::NotEct, self.now, &mut sink)
             .unwrap();
-        for (_, bytes) in sink.0 {
-            self.deliver(&bytes);
+        for transmit in sink {
+            self.deliver(&transmit.payload);
         }
         self.pump();
     }

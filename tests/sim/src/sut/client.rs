@@ -1,21 +1,20 @@
 //! A client: the production session on a simulated host, with applications above its TUN device.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Instant,
+};
 
 use connlib_dns::{RecursiveError, RecursiveResponse};
 use connlib_messages::client::ToPortal;
 use connlib_model::{ResourceView, TunConfig};
 use connlib_session::ClientSession;
-use connlib_tunnel::{
-    Transmit, TunPacket,
-    segment::{Coalescer, Coalescing, GsoMeta},
-};
+use connlib_snownet::Transmit;
 use ip_packet::{Ecn, IpPacket};
 use serde_json::Value;
 
-use super::{
-    apps::client::Apps, portal::Identity, portal_config, socket::Attachment, socket::Sink,
-};
+use super::{apps::client::Apps, portal::Identity, portal_config, socket::Attachment, tun::Tun};
 use crate::{clock::Clock, topology::ClientSpec};
 
 /// Look-ups outside the tunnel take this long.
@@ -38,7 +37,7 @@ pub(crate) struct ClientHost {
     pub(crate) stalled: bool,
     /// What survives a restart of the process: settings of the operating system and of the user.
     pub(crate) settings: Settings,
-    coalescer: Coalescer,
+    tun: Tun,
     lookups: BTreeMap<(Instant, u64), RecursiveResponse>,
     sequence: u64,
 }
@@ -71,7 +70,7 @@ impl ClientHost {
                 system_dns: spec.system_dns.clone(),
                 disabled: Vec::new(),
             },
-            coalescer: Coalescer::new(Coalescing::OFF),
+            tun: Tun::new(),
             lookups: BTreeMap::new(),
             sequence: 0,
         }
@@ -112,15 +111,9 @@ impl ClientHost {
     }
 
     /// A packet from an application.
-    pub(crate) fn handle_tun(&mut self, packet: &IpPacket, now: Instant) -> Vec<Transmit> {
-        let mut bytes = packet.as_slice().to_vec();
-        let mut sink = Sink::default();
-        let packet = TunPacket {
-            buf: &mut bytes,
-            gso: GsoMeta::NONE,
-        };
-        self.session.tunnel_mut().handle_tun(packet, now, &mut sink);
-        sink.sent
+    pub(crate) fn handle_tun(&mut self, packet: &IpPacket, now: Instant) -> VecDeque<Transmit> {
+        let tunnel = self.session.tunnel_mut();
+        Tun::read(packet, |packet, sink| tunnel.handle_tun(packet, now, sink))
     }
 
     /// A datagram from the network; what comes out of it for applications.
@@ -132,14 +125,8 @@ impl ClientHost {
         now: Instant,
     ) -> Vec<IpPacket> {
         let tunnel = self.session.tunnel_mut();
-        tunnel.handle_network(local, from, Ecn::NotEct, datagram, now, &mut self.coalescer);
-        if self.coalescer.is_empty() {
-            return Vec::new();
-        }
-        let packets = self.coalescer.drain();
-        packets
-            .filter_map(|(_, bytes)| IpPacket::from_slice(bytes).ok())
-            .collect()
+        self.tun
+            .write(|tun| tunnel.handle_network(local, from, Ecn::NotEct, datagram, now, tun))
     }
 
     /// Starts a look-up outside the tunnel. `response` is `None` for a server that says nothing.

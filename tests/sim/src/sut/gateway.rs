@@ -1,23 +1,19 @@
 //! A gateway: the production session on a simulated host, with servers behind its TUN device.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use connlib_model::DomainName;
 use connlib_session::GatewaySession;
-use connlib_tunnel::{
-    ResolveError, ResolveId, Transmit, TunPacket,
-    segment::{Coalescer, Coalescing, GsoMeta},
-};
+use connlib_snownet::Transmit;
+use connlib_tunnel::{ResolveError, ResolveId};
 use ip_packet::{Ecn, IpPacket};
 use serde_json::Value;
 
-use super::{
-    apps::server::Servers, portal::Identity, portal_config, socket::Attachment, socket::Sink,
-};
+use super::{apps::server::Servers, portal::Identity, portal_config, socket::Attachment, tun::Tun};
 use crate::{
     clock::Clock,
     dns::server::Records,
@@ -36,7 +32,7 @@ pub(crate) struct GatewayHost {
     pub(crate) servers: Servers,
     pub(crate) deadline: Option<Instant>,
     pub(crate) running: bool,
-    coalescer: Coalescer,
+    tun: Tun,
     lookups: BTreeMap<(Instant, u64), (ResolveId, DomainName)>,
     sequence: u64,
 }
@@ -57,7 +53,7 @@ impl GatewayHost {
             servers: Servers::new(topology, u64::from(seed[0]) + 99, clock.now()),
             deadline: None,
             running: true,
-            coalescer: Coalescer::new(Coalescing::OFF),
+            tun: Tun::new(),
             lookups: BTreeMap::new(),
             sequence: 0,
         }
@@ -87,15 +83,9 @@ impl GatewayHost {
     }
 
     /// A packet from a server.
-    pub(crate) fn handle_tun(&mut self, packet: &IpPacket, now: Instant) -> Vec<Transmit> {
-        let mut bytes = packet.as_slice().to_vec();
-        let mut sink = Sink::default();
-        let packet = TunPacket {
-            buf: &mut bytes,
-            gso: GsoMeta::NONE,
-        };
-        self.session.tunnel_mut().handle_tun(packet, now, &mut sink);
-        sink.sent
+    pub(crate) fn handle_tun(&mut self, packet: &IpPacket, now: Instant) -> VecDeque<Transmit> {
+        let tunnel = self.session.tunnel_mut();
+        Tun::read(packet, |packet, sink| tunnel.handle_tun(packet, now, sink))
     }
 
     /// A datagram from the network; what comes out of it for servers.
@@ -107,14 +97,8 @@ impl GatewayHost {
         now: Instant,
     ) -> Vec<IpPacket> {
         let tunnel = self.session.tunnel_mut();
-        tunnel.handle_network(local, from, Ecn::NotEct, datagram, now, &mut self.coalescer);
-        if self.coalescer.is_empty() {
-            return Vec::new();
-        }
-        let packets = self.coalescer.drain();
-        packets
-            .filter_map(|(_, bytes)| IpPacket::from_slice(bytes).ok())
-            .collect()
+        self.tun
+            .write(|tun| tunnel.handle_network(local, from, Ecn::NotEct, datagram, now, tun))
     }
 
     /// Starts a look-up of a name in the site.

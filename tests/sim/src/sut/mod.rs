@@ -12,6 +12,7 @@ mod relay;
 mod rogue;
 mod socket;
 mod step;
+mod tun;
 mod view;
 mod wire;
 

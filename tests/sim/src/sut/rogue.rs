@@ -2,6 +2,7 @@
 //! (testing T9). Without it a check that moves from the gateway to the client would be missed.
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Instant,
 };
@@ -18,7 +19,6 @@ use serde_json::Value;
 
 use super::{
     World, apps::probe, portal::ChannelEvent, portal::Identity, portal_config, socket::Attachment,
-    socket::Sink,
 };
 use crate::{
     topology::{HostSpec, ids},
@@ -130,7 +130,7 @@ impl World {
             return;
         };
         let Some(gateway) = rogue.gateway else { return };
-        let mut sink = Sink::default();
+        let mut sink = VecDeque::new();
         let _ = rogue.node.encapsulate(
             gateway,
             &mut Single::from(&packet),
@@ -139,7 +139,7 @@ impl World {
             &mut sink,
         );
         let component = self.rogue_component();
-        for transmit in sink.sent {
+        for transmit in sink {
             self.transmit(component, transmit);
         }
         self.drain_rogue();

@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use connlib_snownet::{DatagramSink, Transmit};
-use ip_packet::Ecn;
+use connlib_snownet::Transmit;
 use netsim::{EdgeId, HostId};
 
 use crate::topology::{Families, addresses::Place};
@@ -65,38 +64,5 @@ impl Attachment {
     /// Whether a datagram to this address belongs to one of the sockets.
     pub(crate) fn has_socket(&self, local: SocketAddr) -> bool {
         local.port() == self.port && self.own_ip(local.ip()) == Some(local.ip())
-    }
-}
-
-/// Collects sealed datagrams.
-#[derive(Default)]
-pub(crate) struct Sink {
-    pub(crate) sent: Vec<Transmit>,
-}
-
-impl DatagramSink for Sink {
-    fn reserve(
-        &mut self,
-        src: Option<SocketAddr>,
-        dst: SocketAddr,
-        ecn: Ecn,
-        len: usize,
-    ) -> &mut [u8] {
-        self.sent.push(Transmit {
-            src,
-            dst,
-            payload: vec![0; len],
-            ecn,
-        });
-        let last = self.sent.last_mut().expect("just pushed");
-        &mut last.payload
-    }
-
-    fn commit(&mut self, len: usize) {
-        if len == 0 {
-            self.sent.pop();
-        } else if let Some(last) = self.sent.last_mut() {
-            last.payload.truncate(len);
-        }
     }
 }
