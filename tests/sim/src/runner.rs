@@ -12,14 +12,11 @@ use std::{
     thread,
 };
 
-use proptest::{
-    strategy::{Strategy as _, ValueTree as _},
-    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
-};
+use proptest::strategy::{Strategy as _, ValueTree as _};
 
 use crate::{
     case::Case,
-    generators::{Weights, sequence},
+    generators::{Weights, draw, random, sequence},
     logs,
     script::{Script, Step, VERSION},
     topology::Topology,
@@ -98,7 +95,7 @@ impl Run {
 
     fn case(&self, seed: u64) -> Outcome {
         let mut tree = sequence(self.weights)
-            .new_tree(&mut runner(seed))
+            .new_tree(&mut random(seed))
             .expect("strategies have no filters");
         let (topology, transitions) = tree.current();
         let outcome = execute(&topology, &transitions, None);
@@ -173,20 +170,14 @@ impl Report {
 /// Runs one case again with its log; the failures and the lines.
 pub fn log_of_seed(seed: u64, weights: Weights) -> (Vec<String>, Vec<String>) {
     silence_panics();
-    let tree = sequence(weights)
-        .new_tree(&mut runner(seed))
-        .expect("strategies have no filters");
-    let (topology, transitions) = tree.current();
+    let (topology, transitions) = generate(seed, weights);
     let (outcome, lines) = log_of(&topology, &transitions);
     (outcome.failures, lines)
 }
 
 /// The case of a seed.
 pub fn generate(seed: u64, weights: Weights) -> (Topology, Vec<Transition>) {
-    let tree = sequence(weights)
-        .new_tree(&mut runner(seed))
-        .expect("strategies have no filters");
-    tree.current()
+    draw(&sequence(weights), seed)
 }
 
 fn log_of(topology: &Topology, transitions: &[Transition]) -> (Outcome, Vec<String>) {
@@ -226,15 +217,6 @@ fn execute(
             },
         }
     })
-}
-
-fn runner(seed: u64) -> TestRunner {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    TestRunner::new_with_rng(
-        Config::default(),
-        TestRng::from_seed(RngAlgorithm::ChaCha, &bytes),
-    )
 }
 
 thread_local! {

@@ -9,6 +9,7 @@ pub mod phoenix_json;
 pub mod relay_input;
 pub mod segment;
 pub mod stun_client;
+pub mod tunnel;
 
 use crate::Target;
 
@@ -58,5 +59,10 @@ pub const ALL: &[Target] = &[
         name: "stun-client",
         run: stun_client::run,
         seeds: stun_client::seeds,
+    },
+    Target {
+        name: "tunnel",
+        run: tunnel::run,
+        seeds: tunnel::seeds,
     },
 ];

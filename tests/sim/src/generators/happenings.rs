@@ -22,7 +22,7 @@ use crate::{
 const MAX_AT_ONCE: usize = 4;
 
 /// Any transition that makes sense in the state of the model.
-pub(super) fn next(model: &Model, weights: &Weights) -> BoxedStrategy<Transition> {
+pub fn next(model: &Model, weights: &Weights) -> BoxedStrategy<Transition> {
     let clients = model.clients.len();
     let mut options = Vec::new();
     for client in 0..clients {

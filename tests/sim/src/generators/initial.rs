@@ -12,7 +12,7 @@ use crate::topology::{
 };
 
 /// Any starting point; packets are lost with `loss` percent.
-pub(super) fn topology(loss: u8) -> BoxedStrategy<Topology> {
+pub fn topology(loss: u8) -> BoxedStrategy<Topology> {
     (1usize..=2)
         .prop_flat_map(move |sites| {
             (
