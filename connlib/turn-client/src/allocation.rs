@@ -340,7 +340,7 @@ impl Allocation {
     /// [`channel::encode_header`] for each datagram.
     ///
     /// `None`: there is no channel; the datagrams are to be dropped. A channel is then being bound where that is possible.
-    /// Sending defers the keep-alive.
+    /// Sending defers the keep-alive, unless that is overdue.
     #[inline]
     pub fn channel_to(
         &mut self,
@@ -350,7 +350,10 @@ impl Allocation {
         if let State::Allocated(lease) = &mut self.state
             && let Some(number) = self.channels.for_sending(peer, now)
         {
-            lease.keep_alive_at = now + KEEP_ALIVE;
+            // One that is overdue (the host was suspended) still has to tell whether the NAT's mapping persists.
+            if now < lease.keep_alive_at {
+                lease.keep_alive_at = now + KEEP_ALIVE;
+            }
             return Some((lease.active, number));
         }
         self.bind_channel(peer, now);

@@ -450,6 +450,51 @@ fn snownet_19_unanswered_keep_alive_is_a_dead_relay() {
     assert!(world.allocation.has_allocation());
 }
 
+/// An allocation belongs to the address that the relay sees; behind another one it is lost, five minutes before its refresh
+/// would tell (snownet 12, 19).
+#[test]
+fn snownet_19_keep_alive_notices_another_mapping() {
+    let mut world = World::allocated(only_v4());
+    let lost = world.relay.relayed.clone();
+    let moved = addr("198.51.100.2:40001");
+    world.relay.remap(moved);
+    world.relay.relayed = vec![addr("203.0.113.1:50001")];
+    world.run(secs(26));
+    use Method::{Allocate, Binding, Refresh};
+    assert_eq!(world.methods(), [Binding, Refresh, Allocate]);
+    assert_eq!(world.invalidated(), lost);
+    let relayed: Vec<_> = world.allocation.relayed_candidates().collect();
+    assert_eq!(relayed.len(), 1);
+    assert_eq!(relayed[0].addr(), addr("203.0.113.1:50001"));
+    assert!(
+        world
+            .events
+            .iter()
+            .any(|event| matches!(event, Event::New(candidate) if candidate.addr() == moved))
+    );
+}
+
+/// After a suspend of the host, data that is sent before anything else must not put off what tells that the mapping is gone.
+#[test]
+fn snownet_19_data_does_not_defer_an_overdue_keep_alive() {
+    let mut world = World::allocated(only_v4());
+    let peer = addr("198.51.100.9:1");
+    world.bind(peer);
+    world.run(secs(1));
+    world.relay.log.clear();
+    world.relay.remap(addr("198.51.100.2:40001"));
+    world.now += secs(120);
+    assert!(world.send(peer, b"into the void"));
+    world.run(secs(1));
+    use Method::{Allocate, Binding, ChannelBind, Refresh};
+    assert_eq!(
+        world.methods(),
+        [Binding, Refresh, Allocate],
+        "{ChannelBind:?} comes with the next use"
+    );
+    assert!(world.allocation.has_allocation());
+}
+
 #[test]
 fn snownet_20_late_response_to_an_earlier_attempt() {
     let mut world = World::new(only_v4());

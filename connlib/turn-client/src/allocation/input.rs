@@ -203,10 +203,23 @@ impl Allocation {
         match (answered.kind, success) {
             (Kind::Discovery | Kind::KeepAlive, Success::Binding { mapped }) => {
                 let news = self.candidates.discover(answered.dst, local, mapped);
+                let has_moved = !news.is_empty();
                 self.events.extend(news.into_iter().map(Event::New));
-                if matches!(self.state, State::Discovering) {
-                    debug!(server = %answered.dst, rtt = ?answered.rtt, "Relay answers");
-                    self.allocate(answered.dst, now);
+                match &self.state {
+                    State::Discovering => {
+                        debug!(server = %answered.dst, rtt = ?answered.rtt, "Relay answers");
+                        self.allocate(answered.dst, now);
+                    }
+                    // An allocation belongs to the address that the relay sees (RFC 8656 section 3.1). A NAT that has
+                    // given us another one has cut us off from ours; a REFRESH tells, and starts the next one.
+                    State::Allocated(lease) if has_moved && lease.active == answered.dst => {
+                        info!(server = %answered.dst, "Relay sees us at another address");
+                        self.refresh(now);
+                    }
+                    State::Allocated(_)
+                    | State::Allocating { .. }
+                    | State::Suspended { .. }
+                    | State::Failed { .. } => {}
                 }
             }
             (

@@ -116,6 +116,8 @@ pub struct Relay {
     pub dead: BTreeSet<SocketAddr>,
     /// Methods that are received but never answered.
     pub mute: Vec<Method>,
+    /// Another address that the relay sees IPv4 requests come from; it knows no allocation of that address yet.
+    pub remapped: Option<SocketAddr>,
     /// Errors to answer the next requests of a method with.
     pub errors: VecDeque<(Method, ErrorCode)>,
     /// Signs with another key, as somebody who does not know the password.
@@ -136,6 +138,7 @@ impl Relay {
             channels: BTreeMap::new(),
             dead: BTreeSet::new(),
             mute: Vec::new(),
+            remapped: None,
             errors: VecDeque::new(),
             forge: false,
             log: Vec::new(),
@@ -193,14 +196,14 @@ impl Relay {
         let mismatch = Outcome::Error(ErrorResponse::new(ErrorCode::ALLOCATION_MISMATCH));
         Outcome::Success(match &request.body {
             RequestBody::Binding => Success::Binding {
-                mapped: Some(mapped(dst)),
+                mapped: Some(self.sees(dst)),
             },
             RequestBody::Allocate(_) if self.allocated => return mismatch,
             RequestBody::Allocate(_) => {
                 self.allocated = true;
                 Success::Allocate {
                     relayed: self.relayed.clone(),
-                    mapped: Some(mapped(dst)),
+                    mapped: Some(self.sees(dst)),
                     lifetime: Some(self.lifetime),
                     address_error: None,
                 }
@@ -223,6 +226,19 @@ impl Relay {
             }
             RequestBody::CreatePermission(_) => Success::CreatePermission,
         })
+    }
+
+    /// A NAT gives the client another address: the allocation of the former one is out of its reach.
+    pub fn remap(&mut self, to: SocketAddr) {
+        self.remapped = Some(to);
+        self.allocated = false;
+        self.channels.clear();
+    }
+
+    fn sees(&self, dst: SocketAddr) -> SocketAddr {
+        self.remapped
+            .filter(|_| dst.is_ipv4())
+            .unwrap_or_else(|| mapped(dst))
     }
 
     fn challenge(&self, code: ErrorCode) -> Outcome {
