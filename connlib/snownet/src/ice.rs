@@ -284,20 +284,24 @@ impl Agent {
     /// Looks for another pair if the peer has left the nominated one.
     fn watch_nominated_pair(&mut self, pair: Pair, nominates: bool) {
         if self.nominated == Some(pair) {
-            self.rivals.clear();
-        } else if self.nominated.is_some() && nominates && self.rivals.is_persistent(pair) {
+            self.rivals.confirm(pair);
+        } else if nominates
+            && let Some((_, nominated)) = self.nominated
+            && let Some(left) = self.rivals.persists(pair)
+        {
             tracing::debug!(?pair, "Peer has left the nominated pair");
-            self.forget_nomination();
+            let mut remotes: BTreeSet<_> = left.into_iter().map(|(_, remote)| remote).collect();
+            remotes.insert(nominated);
+            for remote in remotes {
+                self.forget_nomination(remote);
+            }
         }
     }
 
-    /// Takes the nominated pair back to where it was before any check, so that another one can be nominated.
+    /// Takes the pairs with `remote` back to where they were before any check, so that another one can be nominated.
     ///
     /// The agent has no call for that; withdrawing the peer's candidate and adding it again has the effect.
-    fn forget_nomination(&mut self) {
-        let Some((_, remote)) = self.nominated else {
-            return;
-        };
+    fn forget_nomination(&mut self, remote: SocketAddr) {
         if self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER {
             return;
         }

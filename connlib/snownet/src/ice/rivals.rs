@@ -5,8 +5,11 @@
 //! which ranks as high, until that has failed: ten minutes on the patient controlled side, and even a client that starts over
 //! would be answered into the void. So pairs are counted: one that was nominated again and again since the nominated pair was last
 //! checked is a rival, whatever the pace.
+//!
+//! The peer may have nominated more pairs that died with the nominated one (both families of a direct path). The agent would go
+//! on to the next best of them, so all that were as silent are left at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 /// Nominating checks on another pair, without any on the nominated one in between, that make it a rival: a few lost datagrams on
@@ -23,6 +26,8 @@ pub(super) type Pair = (SocketAddr, SocketAddr);
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
     counts: BTreeMap<Pair, u8>,
+    /// Every pair that the peer has nominated and not left.
+    nominated: BTreeSet<Pair>,
 }
 
 impl Rivals {
@@ -31,18 +36,36 @@ impl Rivals {
         self.counts.clear();
     }
 
-    /// A nominating check arrived on `pair`. Returns whether the peer has left the nominated pair for it.
-    pub(super) fn is_persistent(&mut self, pair: Pair) -> bool {
+    /// The peer nominates `pair`, which is our choice as well.
+    pub(super) fn confirm(&mut self, pair: Pair) {
+        self.clear();
+        self.remember(pair);
+    }
+
+    /// A nominating check arrived on `pair`, which is not our choice. Returns the pairs that the peer has left, if it has: all
+    /// that it nominated before and did not check meanwhile, but for the one check that may have followed the last one on ours.
+    pub(super) fn persists(&mut self, pair: Pair) -> Option<BTreeSet<Pair>> {
+        self.remember(pair);
         if self.counts.len() >= MAX_PAIRS && !self.counts.contains_key(&pair) {
-            return false;
+            return None;
         }
         let count = self.counts.entry(pair).or_default();
         *count += 1;
-        let is_persistent = *count >= PERSISTENCE;
-        if is_persistent {
-            self.clear();
+        if *count < PERSISTENCE {
+            return None;
         }
-        is_persistent
+        let checked = std::mem::take(&mut self.counts);
+        let is_checked = |pair: &Pair| checked.get(pair).is_some_and(|count| *count > 1);
+        let left = self.nominated.iter().filter(|pair| !is_checked(pair));
+        let left = left.copied().collect();
+        self.nominated.retain(is_checked);
+        Some(left)
+    }
+
+    fn remember(&mut self, pair: Pair) {
+        if self.nominated.len() < MAX_PAIRS {
+            self.nominated.insert(pair);
+        }
     }
 }
 
@@ -58,8 +81,26 @@ mod tests {
     #[test]
     fn the_fourth_check_in_a_row_decides() {
         let mut rivals = Rivals::default();
-        let verdicts: Vec<bool> = (0..5).map(|_| rivals.is_persistent(pair(1))).collect();
+        let verdicts: Vec<bool> = (0..5).map(|_| rivals.persists(pair(1)).is_some()).collect();
         assert_eq!(verdicts, [false, false, false, true, false]);
+    }
+
+    #[test]
+    fn all_silent_pairs_are_left_at_once_and_only_once() {
+        let mut rivals = Rivals::default();
+        rivals.confirm(pair(1));
+        rivals.persists(pair(2));
+        rivals.persists(pair(3));
+        rivals.confirm(pair(1));
+        rivals.persists(pair(2));
+        let mut left = Vec::new();
+        for _ in 0..8 {
+            left.extend(rivals.persists(pair(3)));
+            left.extend(rivals.persists(pair(4)));
+        }
+        let expected: BTreeSet<_> = [pair(1), pair(2)].into();
+        assert_eq!(left[0], expected);
+        assert!(left[1..].iter().all(BTreeSet::is_empty), "{left:?}");
     }
 
     #[test]
@@ -67,7 +108,7 @@ mod tests {
         let mut rivals = Rivals::default();
         for _ in 0..10 {
             for _ in 0..3 {
-                assert!(!rivals.is_persistent(pair(1)));
+                assert_eq!(rivals.persists(pair(1)), None);
             }
             rivals.clear();
         }
@@ -77,8 +118,9 @@ mod tests {
     fn pairs_are_bounded() {
         let mut rivals = Rivals::default();
         for port in 0..1000 {
-            rivals.is_persistent(pair(port));
+            rivals.persists(pair(port));
         }
         assert_eq!(rivals.counts.len(), MAX_PAIRS);
+        assert_eq!(rivals.nominated.len(), MAX_PAIRS);
     }
 }
