@@ -7,7 +7,7 @@ use crate::Event;
 /// Queue of events in the order in which they happened.
 ///
 /// Its length is bounded by what was put in since the caller last drained it: candidates per
-/// connection are few, and a connection ends once.
+/// connection are few, and a connection ends once, with a bounded number of waiting packets.
 pub(crate) struct Events<P> {
     queue: VecDeque<Event<P>>,
 }
@@ -39,6 +39,7 @@ impl<P: Copy + Eq> Events<P> {
             | Event::InvalidateIceCandidate { peer: p, .. } => *p != peer,
             Event::ConnectionEstablished(_)
             | Event::ConnectionFailed(_)
+            | Event::Undelivered { .. }
             | Event::ConnectionClosed(_)
             | Event::NoRelays => true,
         });

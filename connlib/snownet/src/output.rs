@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use ip_packet::Ecn;
+use ip_packet::{Ecn, IpPacket};
 
 /// One datagram for the network, made by the node itself (checks, handshakes, TURN requests).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,16 @@ pub enum Event<P> {
     ConnectionEstablished(P),
     /// The connection is beyond recovery; all its state is already gone.
     ConnectionFailed(P),
+    /// A packet that waited for a session of the connection that has just failed. It was not sent and may take another way.
+    ///
+    /// Follows [`Event::ConnectionFailed`], oldest packet first, and only if the connection had been established: what waited for
+    /// one that never came about has had its chance. At most 256 per connection, none older than 30 s.
+    Undelivered {
+        /// The peer it was for.
+        peer: P,
+        /// The packet.
+        packet: IpPacket,
+    },
     /// The connection was closed on purpose; all its state is already gone.
     ConnectionClosed(P),
     /// The last relay is gone; new ones must be asked for.

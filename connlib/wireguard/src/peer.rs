@@ -204,6 +204,18 @@ impl<E: Engine> Peer<E> {
         self.common.has_output()
     }
 
+    /// Takes out the oldest packet that waits for a session and is young enough to be of use; older ones are dropped. Of use to
+    /// the owner of a peer that is given up: the packet may take another way.
+    pub fn take_waiting(&mut self, now: Instant) -> Option<&[u8]> {
+        let now = self.common.advance(now);
+
+        match &mut self.machine {
+            Machine::Initiator(machine) => machine.take_waiting(now),
+            // Packets of a responder wait for half a round trip only.
+            Machine::Responder(_) => None,
+        }
+    }
+
     /// Next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.common.poll_event()

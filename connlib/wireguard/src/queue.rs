@@ -85,11 +85,6 @@ impl<T> ByteQueue<T> {
             self.entries = VecDeque::new();
         }
     }
-
-    fn clear(&mut self) {
-        self.entries.clear();
-        self.recycle();
-    }
 }
 
 /// Plain packets that wait for a session; the newest is refused when full, so that what leaves is the start of each flow.
@@ -132,13 +127,6 @@ impl PendingPackets {
     /// Drops the oldest packet.
     pub(crate) fn drop_oldest(&mut self) {
         self.queue.pop();
-    }
-
-    /// Drops everything; returns how many packets that were.
-    pub(crate) fn clear(&mut self) -> usize {
-        let len = self.len();
-        self.queue.clear();
-        len
     }
 }
 

@@ -15,8 +15,8 @@ use crate::{
     transition::{Probe, Transition},
 };
 
-/// Longest wait for what a transition must lead to.
-const CUT_OFF: Duration = Duration::from_secs(20);
+/// Longest wait for what a transition must lead to: a connection that is found dead (20 s) and made anew.
+const CUT_OFF: Duration = Duration::from_secs(40);
 /// Attempts of an application in cases with loss, one per second.
 const ATTEMPTS: usize = 20;
 /// How long ICE takes to notice that an idle peer is gone.

@@ -104,6 +104,15 @@ where
         }
     }
 
+    /// Takes out the next packet that waits for a session, for another way; none if there has never been a session.
+    pub(crate) fn take_waiting(&mut self, now: Instant) -> Option<IpPacket> {
+        self.first_handshake_at?;
+        let packet = self.wireguard.take_waiting(now)?;
+        IpPacket::from_slice(packet)
+            .inspect_err(|error| tracing::debug!(%error, "Waiting packet is none"))
+            .ok()
+    }
+
     /// Before the first nomination a client keeps packets; a gateway must not, since only the client may start a session.
     fn encapsulate_early(&mut self, batch: &mut impl PacketBatch, now: Instant) -> Encapsulated {
         match self.role {

@@ -71,14 +71,19 @@ impl<P: Id, R: Id> Node<P, R> {
             return;
         };
         tracing::info!(%peer, reason = %failure, "Connection failed");
-        if let Some(connection) = self.take_out(peer) {
-            // A relay that started again under its old identity has forgotten our allocation. Nobody is told, and until
-            // the next regular REFRESH, minutes later, every new connection would fail in the same way.
-            self.relays.probe(connection.relay(), now);
-            self.relays.drain_transmits(&mut self.transmits);
-        }
         self.totals.failed += 1;
+        let Some(mut connection) = self.take_out(peer) else {
+            return;
+        };
         self.events.push(Event::ConnectionFailed(peer));
+        // The peer may well be there and only the path is gone, for instance after a suspend of the host.
+        while let Some(packet) = connection.take_waiting(now) {
+            self.events.push(Event::Undelivered { peer, packet });
+        }
+        // A relay that started again under its old identity has forgotten our allocation. Nobody is told, and until the
+        // next regular REFRESH, minutes later, every new connection would fail in the same way.
+        self.relays.probe(connection.relay(), now);
+        self.relays.drain_transmits(&mut self.transmits);
     }
 
     pub(super) fn drop_closed(&mut self, peer: P) {

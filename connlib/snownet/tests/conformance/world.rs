@@ -425,6 +425,7 @@ impl World {
             Event::InvalidateIceCandidate { peer, sdp } => (*peer as usize, sdp.clone(), false),
             Event::ConnectionEstablished(_)
             | Event::ConnectionFailed(_)
+            | Event::Undelivered { .. }
             | Event::ConnectionClosed(_)
             | Event::NoRelays => return,
         };

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use connlib_model::{GatewayId, ResourceId, SiteId};
 use connlib_snownet::Event;
+use ip_packet::IpPacket;
 
 use super::Client;
 use super::gateways::Unbound;
@@ -32,15 +33,16 @@ impl Client {
         }
     }
 
-    fn on_node_event(&mut self, event: Event<GatewayId>, _now: Instant) {
+    fn on_node_event(&mut self, event: Event<GatewayId>, now: Instant) {
         match event {
             Event::NewIceCandidate { peer, sdp } => self.outbox.add_candidate(peer, sdp),
             Event::InvalidateIceCandidate { peer, sdp } => self.outbox.remove_candidate(peer, sdp),
             Event::ConnectionEstablished(gateway) => self.on_gateway_established(gateway),
             Event::ConnectionFailed(gateway) => {
                 tracing::info!(%gateway, "connection failed");
-                self.on_gateway_lost(gateway);
+                self.on_connection_failed(gateway, now);
             }
+            Event::Undelivered { packet, .. } => self.route_again(packet, now),
             Event::ConnectionClosed(gateway) => {
                 tracing::debug!(%gateway, "connection closed");
                 self.on_gateway_lost(gateway);
@@ -56,6 +58,26 @@ impl Client {
         tracing::info!(%gateway, %site, "connected");
         self.sites.set_online(site);
         self.refresh_resource_list();
+    }
+
+    /// What waited for a working connection asks for the next one. What waited for one that never worked is lost: it would ask
+    /// for ever.
+    fn on_connection_failed(&mut self, gateway: GatewayId, now: Instant) {
+        let was_established = self.gateways.is_peer_established(gateway);
+        let held = self.nat.remove_gateway(gateway);
+        self.on_gateway_lost(gateway);
+        if was_established {
+            for packet in held {
+                self.route_again(packet, now);
+            }
+        }
+    }
+
+    /// Finds a way for a packet whose connection has failed. Control packets were about that connection.
+    fn route_again(&mut self, packet: IpPacket, now: Instant) {
+        if !packet.view().is_control() {
+            self.forward(packet, now);
+        }
     }
 
     /// Forgets everything that rests on the connection to `gateway` (tunnel spec 3.17). The next packet for any of its

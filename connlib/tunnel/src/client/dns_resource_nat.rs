@@ -201,9 +201,15 @@ impl DnsResourceNat {
         }
     }
 
-    /// Forgets everything about `gateway`: its translations died with the connection, or will be announced anew.
-    pub(crate) fn remove_gateway(&mut self, gateway: GatewayId) {
-        self.states.retain(|(g, _), _| *g != gateway);
+    /// Forgets everything about `gateway`: its translations died with the connection, or will be announced anew. Returns the
+    /// packets that waited for them.
+    pub(crate) fn remove_gateway(&mut self, gateway: GatewayId) -> Vec<IpPacket> {
+        let removed = self.states.extract_if(.., |(of, _), _| *of == gateway);
+
+        removed
+            .flat_map(|(_, domains)| domains.into_values())
+            .flat_map(State::into_packets)
+            .collect()
     }
 
     /// Forgets everything about `resource`.
@@ -229,6 +235,21 @@ impl State {
         Self::Pending {
             sent_at: now,
             traffic: Traffic::Hold(VecDeque::new()),
+        }
+    }
+
+    fn into_packets(self) -> VecDeque<IpPacket> {
+        match self {
+            Self::Pending {
+                traffic: Traffic::Hold(packets),
+                ..
+            } => packets,
+            Self::Pending {
+                traffic: Traffic::Pass,
+                ..
+            }
+            | Self::Confirmed
+            | Self::Failed => VecDeque::new(),
         }
     }
 

@@ -142,6 +142,13 @@ impl Gateways {
             .is_some_and(|peer| peer.is_established)
     }
 
+    /// Whether the connection to `gateway` is up.
+    pub(crate) fn is_peer_established(&self, gateway: GatewayId) -> bool {
+        self.peers
+            .get(&gateway)
+            .is_some_and(|peer| peer.is_established)
+    }
+
     /// Notes that the connection is up. Returns the site that is reachable now.
     pub(crate) fn on_established(&mut self, gateway: GatewayId) -> Option<SiteId> {
         let peer = self.peers.get_mut(&gateway)?;

@@ -329,6 +329,8 @@ impl Gateway {
                 }
                 Event::ConnectionFailed(client) => tracing::info!(%client, "Connection failed"),
                 Event::ConnectionClosed(client) => tracing::info!(%client, "Connection closed"),
+                // Packets of a gateway wait for half a round trip at most.
+                Event::Undelivered { .. } => {}
                 Event::NoRelays => no_relays = true,
             }
         }

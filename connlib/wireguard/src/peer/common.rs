@@ -72,7 +72,7 @@ pub enum Event {
     /// A session is usable in both directions: at the initiator a response was accepted, at the responder a session was
     /// confirmed. Emitted for every session, including renewals.
     HandshakeCompleted,
-    /// No session can be made; waiting packets are dropped. Initiator only.
+    /// No session can be made. Packets still wait: [`Peer::take_waiting`](super::Peer::take_waiting). Initiator only.
     Failed(FailReason),
 }
 
@@ -102,7 +102,7 @@ pub struct Stats {
     pub dropped_oversize: u64,
     /// Packets dropped because the queue of waiting packets was full.
     pub dropped_full: u64,
-    /// Packets dropped for want of a session or a path, or because waiting took too long.
+    /// Packets dropped, or given back, for want of a session or a path, or because waiting took too long.
     pub dropped_no_session: u64,
     /// Datagrams lost because they were not polled.
     pub dropped_outbox: u64,

@@ -14,8 +14,9 @@ use ip_packet::PacketBatch;
 use super::common::{Common, FailReason, OpenError, Opened};
 use super::session::Session;
 use super::timing::{
-    HOLD_AFTER_TIME, MAX_BAD_RESPONSES, MAX_PENDING, PROACTIVE_INTERVAL, REKEY_AFTER_TIME,
-    REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, REPEAT_INTERVAL, UNANSWERED_TIMEOUT, WIPE_AFTER_TIME,
+    HOLD_AFTER_TIME, MAX_BAD_RESPONSES, MAX_PENDING, MAX_WAIT, PROACTIVE_INTERVAL,
+    REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, REPEAT_INTERVAL, UNANSWERED_TIMEOUT,
+    WIPE_AFTER_TIME,
 };
 use crate::engine::{Engine, EngineConfig, EngineError, OpenJob};
 use crate::message::{REJECT_AFTER_MESSAGES, counter, sender_index};
@@ -413,8 +414,20 @@ impl<E: Engine> Initiator<E> {
 
         self.handshake = None;
         self.unanswered_until = None;
-        common.stats.dropped_no_session += self.pending.clear() as u64;
+        common.stats.dropped_no_session += self.pending.len() as u64;
         common.failed(reason);
+    }
+
+    pub(super) fn take_waiting(&mut self, now: Instant) -> Option<&[u8]> {
+        while self
+            .pending
+            .oldest()
+            .is_some_and(|since| now.saturating_duration_since(since) > MAX_WAIT)
+        {
+            self.pending.drop_oldest();
+        }
+
+        self.pending.next_packet()
     }
 
     /// W5: packets wait for the session that is being made.

@@ -46,6 +46,10 @@ pub const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets of an initiator that wait for a path or a session: some 300 kB, one congestion window of a fresh flow each.
 pub const MAX_PENDING: usize = 256;
 
+/// A packet that waited in vain for longer is of no use to anybody: the attempts (20 s) with some room. Longer waits come from
+/// a suspended host.
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+
 /// Packets of a responder that wait for a session to be confirmed, which takes half a round trip.
 pub const MAX_HELD: usize = 16;
 
