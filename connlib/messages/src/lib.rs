@@ -35,6 +35,6 @@ pub use failure::{FailureReason, ViolatedProperty};
 pub use ice::{IceCredentials, MAX_CANDIDATES, is_candidate};
 pub use interface::{ClientInterface, GatewayInterface};
 pub use key::{Key, KeyError, PresharedKey};
-pub use relays::{REALM, Relay, RelaysPresence};
+pub use relays::{MAX_RELAY_USERS, REALM, RELAY_USERS_PARAMETER, Relay, RelayUser, RelaysPresence};
 pub use secret::Secret;
 pub use shared::{Authorization, Empty, FlowLogs, SnownetCapabilities};

@@ -12,6 +12,13 @@ use crate::{Secret, lenient};
 /// The realm of all TURN credentials.
 pub const REALM: &str = "firezone";
 
+/// Parameter of a gateway's login: as how many users it wants to use each relay. Left out it means one.
+pub const RELAY_USERS_PARAMETER: &str = "relay_users";
+
+/// Most users of one gateway at a relay. More workers than this have no network adapter to feed them, and each costs the
+/// relay a port.
+pub const MAX_RELAY_USERS: usize = 32;
+
 /// A relay with credentials for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relay {
@@ -27,6 +34,18 @@ pub struct Relay {
     pub password: Secret,
     /// When the credentials end, Unix seconds.
     pub expires_at: u64,
+    /// Credentials of further users, for a gateway whose workers hold an allocation each: relays grant one per user.
+    /// Our portal's own member, given to those that ask for it by [`RELAY_USERS_PARAMETER`]; others pass over it.
+    pub further_users: Vec<RelayUser>,
+}
+
+/// Credentials of one further user of a relay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayUser {
+    /// TURN user name.
+    pub username: String,
+    /// TURN password.
+    pub password: Secret,
 }
 
 /// Relays that went and relays to use instead.
@@ -51,6 +70,12 @@ enum Entry {
         password: Secret,
         #[serde(default)]
         expires_at: u64,
+        #[serde(
+            default,
+            deserialize_with = "lenient::list",
+            skip_serializing_if = "Vec::is_empty"
+        )]
+        further_users: Vec<RelayUser>,
     },
 }
 
@@ -82,6 +107,7 @@ fn entries(relay: &Relay) -> impl Iterator<Item = Entry> {
         username: relay.username.clone(),
         password: relay.password.clone(),
         expires_at: relay.expires_at,
+        further_users: relay.further_users.clone(),
     })
 }
 
@@ -95,6 +121,7 @@ fn merge(entries: Vec<Entry>) -> Vec<Relay> {
             username,
             password,
             expires_at,
+            further_users,
         } = entry
         else {
             continue;
@@ -108,6 +135,7 @@ fn merge(entries: Vec<Entry>) -> Vec<Relay> {
                 username: String::new(),
                 password: Secret::new(""),
                 expires_at,
+                further_users: Vec::new(),
             });
             relays.len() - 1
         });
@@ -122,6 +150,8 @@ fn merge(entries: Vec<Entry>) -> Vec<Relay> {
         relay.username = username;
         relay.password = password;
         relay.expires_at = expires_at;
+        relay.further_users = further_users;
+        relay.further_users.truncate(MAX_RELAY_USERS - 1);
     }
     relays
 }
@@ -167,6 +197,31 @@ mod tests {
         assert_eq!(relays.len(), 1);
         assert_eq!(relays[0].v4, Some("198.51.100.40:3478".parse().unwrap()));
         assert_eq!(relays[0].username, "1:b");
+    }
+
+    #[test]
+    fn further_users_are_optional_bounded_and_survive_the_wire() {
+        let users = |count: usize| {
+            let user = |i| serde_json::json!({"username": format!("1:{i}"), "password": "p"});
+            (0..count).map(user).collect::<serde_json::Value>()
+        };
+        let mut entry = turn("198.51.100.40:3478", "1:a");
+        assert_eq!(read(serde_json::json!([entry]))[0].further_users, []);
+
+        entry["further_users"] = users(2);
+        let relays = read(serde_json::json!([entry]));
+        assert_eq!(relays[0].further_users[1].username, "1:1");
+        let presence = RelaysPresence {
+            disconnected_ids: vec![],
+            connected: relays.clone(),
+        };
+        let written = serde_json::to_value(&presence).unwrap();
+        let back: RelaysPresence = serde_json::from_value(written).unwrap();
+        assert_eq!(back.connected, relays);
+
+        entry["further_users"] = users(1000);
+        let relays = read(serde_json::json!([entry]));
+        assert_eq!(relays[0].further_users.len(), MAX_RELAY_USERS - 1);
     }
 
     #[test]

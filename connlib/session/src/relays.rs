@@ -225,6 +225,7 @@ pub(crate) mod tests {
             username: "1767225600:salt".to_owned(),
             password: Secret::new("secret"),
             expires_at: 1_767_225_600,
+            further_users: vec![],
         }
     }
 

@@ -91,6 +91,7 @@ impl Portal {
     ) -> Result<Peer, ConnectError> {
         let external_id = login.parameters.external_id()?;
         let key = login.parameters.public_key()?;
+        let relay_users = login.parameters.relay_users()?;
         let known = self.devices.find(Owner::Site(site), &external_id);
         let older = known.and_then(|device| {
             let id = self.gateways.get(&GatewayId::new(device.id))?;
@@ -106,6 +107,7 @@ impl Portal {
         let device = self.arrive(login, Owner::Site(site), &external_id, time)?;
         Ok(Peer::Gateway(GatewayPeer {
             id: GatewayId::new(device.id),
+            relay_users,
             site,
             device: Endpoint::from(&device),
             channel: Channel::Left,

@@ -65,6 +65,8 @@ pub(crate) struct ClientView {
 #[derive(Debug)]
 pub(crate) struct GatewayPeer {
     pub(crate) id: GatewayId,
+    /// As how many users it uses each relay.
+    pub(crate) relay_users: usize,
     pub(crate) site: SiteId,
     pub(crate) device: Endpoint,
     pub(crate) channel: Channel<RelayView>,

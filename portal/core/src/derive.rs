@@ -62,7 +62,21 @@ pub fn preshared_key(
 
 /// TURN user name and password for the holder of a WireGuard key (§7.3), stable over its reconnects.
 pub fn turn_credentials(stamp_secret: &str, key: Key, expires_at: u64) -> (String, Secret) {
-    let salt = STANDARD_NO_PAD.encode(Sha256::digest(key.to_string()));
+    salted(stamp_secret, &key.to_string(), expires_at)
+}
+
+/// The same for its further user with this number, at least 1.
+pub(crate) fn further_turn_credentials(
+    stamp_secret: &str,
+    key: Key,
+    expires_at: u64,
+    user: usize,
+) -> (String, Secret) {
+    salted(stamp_secret, &format!("{key}|{user}"), expires_at)
+}
+
+fn salted(stamp_secret: &str, identity: &str, expires_at: u64) -> (String, Secret) {
+    let salt = STANDARD_NO_PAD.encode(Sha256::digest(identity));
     let password = turn_password(expires_at, stamp_secret, &salt);
     (format!("{expires_at}:{salt}"), password)
 }

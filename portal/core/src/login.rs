@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use connlib_messages::{Dialect, Key, gateway::Device as DeviceAttributes};
+use connlib_messages::{
+    Dialect, Key, MAX_RELAY_USERS, RELAY_USERS_PARAMETER, gateway::Device as DeviceAttributes,
+};
 
 use crate::{derive::key_from_query, location::Location, relays::Listen, token::Component};
 
@@ -39,6 +41,7 @@ pub struct LoginParameters {
     ipv4: Option<String>,
     ipv6: Option<String>,
     port: Option<String>,
+    relay_users: Option<String>,
     pub(crate) device: DeviceAttributes,
 }
 
@@ -98,6 +101,7 @@ impl LoginParameters {
                 "ipv4" => &mut parameters.ipv4,
                 "ipv6" => &mut parameters.ipv6,
                 "port" => &mut parameters.port,
+                RELAY_USERS_PARAMETER => &mut parameters.relay_users,
                 "device_serial" => &mut device.device_serial,
                 "device_uuid" => &mut device.device_uuid,
                 "identifier_for_vendor" => &mut device.identifier_for_vendor,
@@ -130,6 +134,12 @@ impl LoginParameters {
             empty if empty.is_empty() => fallback.to_owned(),
             name => name,
         }
+    }
+
+    /// As how many users a gateway wants to use each relay; more than allowed is cut.
+    pub(crate) fn relay_users(&self) -> Result<usize, ConnectError> {
+        let users = parse(RELAY_USERS_PARAMETER, self.relay_users.as_deref())?;
+        Ok(users.unwrap_or(1).clamp(1, MAX_RELAY_USERS))
     }
 
     /// Where a relay listens: at least one address.
@@ -184,6 +194,16 @@ mod tests {
             let error = parameters(query).listen().unwrap_err();
             assert_eq!(error, ConnectError::InvalidParameter(bad));
         }
+    }
+
+    #[test]
+    fn users_of_relays_are_one_unless_asked_for_and_bounded() {
+        for (text, users) in [("", Ok(1)), ("0", Ok(1)), ("2", Ok(2)), ("999", Ok(32))] {
+            let query = [("relay_users", text)];
+            assert_eq!(parameters(&query).relay_users(), users);
+        }
+        assert_eq!(parameters(&[]).relay_users(), Ok(1));
+        assert!(parameters(&[("relay_users", "-1")]).relay_users().is_err());
     }
 
     #[test]

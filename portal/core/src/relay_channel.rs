@@ -171,12 +171,17 @@ impl Portal {
         connection: &Connection,
         view: &mut RelayView,
     ) -> Vec<Relay> {
-        let (device, key, expires_at) = match &connection.peer {
+        let (device, key, expires_at, users) = match &connection.peer {
             Peer::Client(client) => {
                 let end = connection.expires_at.unwrap_or(FAR_FUTURE);
-                (client.id.uuid(), client.device.key, end)
+                (client.id.uuid(), client.device.key, end, 1)
             }
-            Peer::Gateway(gateway) => (gateway.id.uuid(), gateway.device.key, FAR_FUTURE),
+            Peer::Gateway(gateway) => (
+                gateway.id.uuid(),
+                gateway.device.key,
+                FAR_FUTURE,
+                gateway.relay_users,
+            ),
             Peer::Relay(_) => return Vec::new(),
         };
         let chosen = self.relays.choose(&Asker {
@@ -185,6 +190,7 @@ impl Portal {
             expires_at,
             coordinates: connection.location.coordinates,
             attempt: view.attempt,
+            users,
         });
         let chosen = chosen.into_iter().map(|(relay, listen)| {
             view.handed_out.insert(relay.id, listen);

@@ -9,7 +9,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
 };
 
-use connlib_messages::{Key, Relay, Secret};
+use connlib_messages::{Key, Relay, RelayUser, Secret};
 use connlib_model::RelayId;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -53,6 +53,8 @@ pub(crate) struct Asker {
     pub(crate) coordinates: Option<Coordinates>,
     /// Changes the ranking; raised when the component says that its relays are of no use.
     pub(crate) attempt: u32,
+    /// As how many users it wants to use each relay, at least 1.
+    pub(crate) users: usize,
 }
 
 /// What was handed out: a relay whose secret or address differs is another relay.
@@ -109,6 +111,11 @@ fn rank(asker: &Asker, id: RelayId, relay: &OnlineRelay) -> (u32, [u8; 32]) {
 fn entry(asker: &Asker, id: RelayId, relay: &OnlineRelay) -> Relay {
     let secret = relay.stamp_secret.expose();
     let (username, password) = derive::turn_credentials(secret, asker.key, asker.expires_at);
+    let further_users = (1..asker.users).map(|user| {
+        let (username, password) =
+            derive::further_turn_credentials(secret, asker.key, asker.expires_at, user);
+        RelayUser { username, password }
+    });
     let port = relay.listen.port;
     Relay {
         id,
@@ -120,6 +127,7 @@ fn entry(asker: &Asker, id: RelayId, relay: &OnlineRelay) -> Relay {
         username,
         password,
         expires_at: asker.expires_at,
+        further_users: further_users.collect(),
     }
 }
 
@@ -155,6 +163,7 @@ mod tests {
             expires_at: derive::FAR_FUTURE,
             coordinates: None,
             attempt: 0,
+            users: 1,
         }
     }
 
@@ -178,6 +187,21 @@ mod tests {
         let chosen = relays(1).choose(&asker(1));
         assert_eq!(chosen[0].0.v4, Some("203.0.113.0:3478".parse().unwrap()));
         assert_eq!(chosen[0].0.v6, Some("[::1]:3478".parse().unwrap()));
+    }
+
+    #[test]
+    fn each_user_of_a_gateway_has_credentials_of_its_own() {
+        let three = Asker {
+            users: 3,
+            ..asker(1)
+        };
+        let (relay, _) = relays(1).choose(&three).remove(0);
+        let (alone, _) = relays(1).choose(&asker(1)).remove(0);
+        assert_eq!(relay.username, alone.username);
+        assert_eq!(alone.further_users, []);
+        let names = relay.further_users.iter().map(|user| &user.username);
+        let names: std::collections::BTreeSet<_> = names.chain([&relay.username]).collect();
+        assert_eq!(names.len(), 3);
     }
 
     #[test]
