@@ -1,9 +1,13 @@
 //! Linux: `/dev/net/tun`, opened and configured by `tun-rs`; read and written here.
 //!
-//! One queue only. With several, a second process attaches silently to a live device and the kernel spreads the packets
-//! over both; with one it fails, which is the wanted behaviour.
+//! One queue, unless several are asked for. A device of several lets a second process attach silently, and the kernel
+//! spreads the packets over both; so a device that is there already is only taken if it is a persistent one.
+//!
+//! With several queues the kernel hands a packet to the queue from which its flow's other direction was written last
+//! (`tests/queues.rs`), and one of a flow that it does not know, or has not seen for three seconds, to any.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -37,17 +41,34 @@ impl Tun {
     /// Opens or creates the device `name`: TUN, no packet information, one queue, and super-packets if `options` ask for
     /// them and the kernel has them. Its link stays down and without addresses.
     pub fn open(name: &str, options: Options) -> Result<Self, OpenError> {
-        check_name(name)?;
-        let io_error = |source| OpenError::Io {
-            name: name.to_owned(),
-            source,
-        };
-        create_node().map_err(io_error)?;
-        let device = match options.offload {
-            true => create(name, true).or_else(|error| without_offload(name, error)),
-            false => create(name, false),
-        };
-        let device = device.map_err(|source| explain(name, source))?;
+        let device = open_device(name, options, Queues::One)?;
+        Self::from_device(device, name)
+    }
+
+    /// [`open`](Self::open) with several queues of one device, each to be used by a thread of its own.
+    pub fn open_queues(
+        name: &str,
+        options: Options,
+        count: NonZeroUsize,
+    ) -> Result<Vec<Self>, OpenError> {
+        if count == NonZeroUsize::MIN {
+            return Ok(vec![Self::open(name, options)?]);
+        }
+        if is_held(name) {
+            return Err(OpenError::InUse(name.to_owned()));
+        }
+        let first = open_device(name, options, Queues::Several)?;
+        let mut devices = Vec::with_capacity(count.get());
+        for _ in 1..count.get() {
+            let further = first.try_clone().map_err(|source| explain(name, source))?;
+            devices.push(further);
+        }
+        devices.insert(0, first);
+        let wrap = |device| Self::from_device(device, name);
+        devices.into_iter().map(wrap).collect()
+    }
+
+    fn from_device(device: SyncDevice, name: &str) -> Result<Self, OpenError> {
         let offload = match (device.tcp_gso(), device.udp_gso()) {
             (false, _) => Offload::None,
             (true, false) => Offload::Tcp,
@@ -56,7 +77,10 @@ impl Tun {
         tracing::info!(name, ?offload, "TUN device is open");
         // SAFETY: `into_raw_fd` gives up the descriptor, so it has exactly one owner again.
         let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
-        Self::from_fd(fd, name, offload).map_err(io_error)
+        Self::from_fd(fd, name, offload).map_err(|source| OpenError::Io {
+            name: name.to_owned(),
+            source,
+        })
     }
 
     /// Wraps a descriptor that is open already. With any `offload` but none, each packet on it is preceded by the
@@ -205,7 +229,38 @@ fn create_node() -> io::Result<()> {
     Ok(())
 }
 
-fn create(name: &str, offload: bool) -> io::Result<SyncDevice> {
+/// How many queues a device has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Queues {
+    One,
+    Several,
+}
+
+fn open_device(name: &str, options: Options, queues: Queues) -> Result<SyncDevice, OpenError> {
+    check_name(name)?;
+    create_node().map_err(|source| OpenError::Io {
+        name: name.to_owned(),
+        source,
+    })?;
+    let device = match options.offload {
+        true => create(name, true, queues).or_else(|error| without_offload(name, queues, error)),
+        false => create(name, false, queues),
+    };
+    device.map_err(|source| explain(name, source))
+}
+
+/// Whether the device is there without being persistent: then some process holds it.
+fn is_held(name: &str) -> bool {
+    /// `IFF_PERSIST` of `linux/if_tun.h`.
+    const PERSIST: u32 = 0x0800;
+    let Ok(flags) = std::fs::read_to_string(format!("/sys/class/net/{name}/tun_flags")) else {
+        return nix::net::if_::if_nametoindex(name).is_ok();
+    };
+    let flags = flags.trim().trim_start_matches("0x");
+    u32::from_str_radix(flags, 16).is_ok_and(|flags| flags & PERSIST == 0)
+}
+
+fn create(name: &str, offload: bool, queues: Queues) -> io::Result<SyncDevice> {
     DeviceBuilder::new()
         .name(name)
         .layer(Layer::L3)
@@ -213,14 +268,14 @@ fn create(name: &str, offload: bool) -> io::Result<SyncDevice> {
         .with(|linux| {
             linux
                 .offload(offload)
-                .multi_queue(false)
+                .multi_queue(queues == Queues::Several)
                 .packet_information(false);
         })
         .build_sync()
 }
 
 /// A kernel without offload refuses the whole device; one that is busy or forbidden stays so.
-fn without_offload(name: &str, error: io::Error) -> io::Result<SyncDevice> {
+fn without_offload(name: &str, queues: Queues, error: io::Error) -> io::Result<SyncDevice> {
     if matches!(
         error.kind(),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ResourceBusy
@@ -228,7 +283,7 @@ fn without_offload(name: &str, error: io::Error) -> io::Result<SyncDevice> {
         return Err(error);
     }
     tracing::info!(%error, name, "no offload on this system; using plain packets");
-    create(name, false)
+    create(name, false, queues)
 }
 
 fn explain(name: &str, source: io::Error) -> OpenError {

@@ -1,6 +1,6 @@
 //! Systems without a device of ours yet: the same interface, which cannot be opened.
 
-use std::io;
+use std::{io, num::NonZeroUsize};
 
 use crate::{Offload, OpenError, Options, VnetHeader};
 
@@ -15,6 +15,15 @@ impl Tun {
             name: name.to_owned(),
             source: io::Error::from(io::ErrorKind::Unsupported),
         })
+    }
+
+    /// Opens or creates the device `name` with several queues.
+    pub fn open_queues(
+        name: &str,
+        options: Options,
+        _: NonZeroUsize,
+    ) -> Result<Vec<Self>, OpenError> {
+        Self::open(name, options).map(|tun| vec![tun])
     }
 
     /// Name of the interface.
