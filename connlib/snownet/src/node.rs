@@ -93,6 +93,13 @@ where
         }
     }
 
+    /// The same node with the key pair of this seed: nodes that share the peers of one gateway between them share its key.
+    #[must_use]
+    pub fn with_key_seed(mut self, key_seed: [u8; 32]) -> Self {
+        self.set_key(key_seed);
+        self
+    }
+
     /// Which end of its connections this node is.
     pub fn role(&self) -> Role {
         self.role
@@ -337,14 +344,24 @@ where
     ///
     /// The caller must rebind its sockets to new ports first: a relay that still knows the old ones would refuse.
     pub fn reset(&mut self, now: Instant) {
+        let key_seed = self.rng.random();
+        self.reset_with_key_seed(key_seed, now);
+    }
+
+    /// [`reset`](Self::reset) to the key pair of this seed.
+    pub fn reset_with_key_seed(&mut self, key_seed: [u8; 32], now: Instant) {
         let now = self.advance(now);
         self.transmits.clear();
         self.close_all(None, now);
         self.requests.clear();
-        self.private = PrivateKey::from_seed(self.rng.random());
-        self.limiter = limiter(&self.private, self.role);
+        self.set_key(key_seed);
         self.relays.reset(now);
         self.relays.drain_transmits(&mut self.transmits);
+    }
+
+    fn set_key(&mut self, key_seed: [u8; 32]) {
+        self.private = PrivateKey::from_seed(key_seed);
+        self.limiter = limiter(&self.private, self.role);
     }
 
     /// Counters.

@@ -20,6 +20,11 @@ pub(super) struct Peers {
 }
 
 impl Peers {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     /// The client with this TUN address.
     pub(super) fn client_at(&self, address: IpAddr) -> Option<ClientId> {
         self.by_address.get(&address).copied()
@@ -46,6 +51,13 @@ impl Peers {
             .or_insert_with(|| ClientPeer::new(addresses));
         peer.addresses = addresses;
         peer
+    }
+
+    /// Somebody who is not known here owns these addresses now.
+    pub(super) fn release_addresses(&mut self, addresses: TunAddresses) {
+        for address in [addresses.v4.into(), addresses.v6.into()] {
+            self.by_address.remove(&address);
+        }
     }
 
     /// Forgets a client. Returns whether there was one.

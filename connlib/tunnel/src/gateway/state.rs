@@ -71,6 +71,13 @@ impl Gateway {
         }
     }
 
+    /// The same gateway with the key pair of this seed, for one of several that share the clients between them.
+    #[must_use]
+    pub fn with_key_seed(mut self, key_seed: [u8; 32]) -> Self {
+        self.node = self.node.with_key_seed(key_seed);
+        self
+    }
+
     /// The WireGuard key that the portal hands to clients. Changes with [`reset`](Self::reset).
     pub fn public_key(&self) -> PublicKey {
         self.node.public_key()
@@ -256,6 +263,19 @@ impl Gateway {
         self.transmits.clear();
     }
 
+    /// [`reset`](Self::reset) to the key pair of this seed.
+    pub fn reset_with_key_seed(&mut self, key_seed: [u8; 32], now: Instant) {
+        self.flows.invalidate();
+        self.node.reset_with_key_seed(key_seed, now);
+        self.transmits.clear();
+    }
+
+    /// Another of several gateways that share the clients has the owner of these addresses now.
+    pub fn release_addresses(&mut self, addresses: TunAddresses) {
+        self.flows.invalidate();
+        self.peers.release_addresses(addresses);
+    }
+
     /// Says goodbye to every client and gives allocations on relays back. The caller flushes [`poll_transmit`](Self::poll_transmit) and stops.
     pub fn shutdown(&mut self, now: Instant) {
         self.node.shutdown(Some(&goodbye_packet()), now);
@@ -269,6 +289,11 @@ impl Gateway {
     /// Counters of decisions.
     pub fn stats(&self) -> GatewayStats {
         self.stats
+    }
+
+    /// Clients that are authorized for something.
+    pub fn client_count(&self) -> usize {
+        self.peers.len()
     }
 
     /// Relays that connections are bound to.
