@@ -64,6 +64,13 @@ impl GatewaySession {
         }
     }
 
+    /// The same session with the key pair of this seed, for one of several workers of a gateway.
+    #[must_use]
+    pub fn with_key_seed(mut self, key_seed: [u8; 32]) -> Self {
+        self.tunnel = self.tunnel.with_key_seed(key_seed);
+        self
+    }
+
     /// The key to log in with. Changes with [`GatewaySession::reset`].
     pub fn public_key(&self) -> PublicKey {
         self.tunnel.public_key()
@@ -104,6 +111,16 @@ impl GatewaySession {
     /// Starts over after a change of network: new key, no connections, a new channel. Authorizations stay.
     pub fn reset(&mut self, now: Instant) {
         self.tunnel.reset(now);
+        self.after_reset();
+    }
+
+    /// [`GatewaySession::reset`] to the key pair of this seed.
+    pub fn reset_with_key_seed(&mut self, key_seed: [u8; 32], now: Instant) {
+        self.tunnel.reset_with_key_seed(key_seed, now);
+        self.after_reset();
+    }
+
+    fn after_reset(&mut self) {
         self.held_back.clear();
         self.relay_watch.clear();
         self.outgoing.reconnect(self.tunnel.public_key());

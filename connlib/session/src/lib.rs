@@ -9,6 +9,7 @@
 //! * the order of `init`: interface, then resources, then relays;
 //! * what must not get lost while the portal is unreachable is held back and sent on reconnect ([`held_back`]);
 //! * relays: which ones are in use, and what to do when there are none ([`relays`]);
+//! * several sessions share one gateway's clients ([`Dispatcher`]);
 //! * a gateway acknowledges an authorization only after it was applied.
 
 #![deny(missing_docs)]
@@ -18,6 +19,7 @@
 )]
 
 mod client;
+mod dispatcher;
 mod gateway;
 mod held_back;
 mod outgoing;
@@ -25,5 +27,6 @@ mod portal;
 mod relays;
 
 pub use client::{ClientSession, ClientSessionEvent};
+pub use dispatcher::{Delivery, Dispatcher, Known, WorkerInput};
 pub use gateway::{GatewaySession, GatewaySessionEvent};
 pub use portal::{PortalInput, PortalOutput};

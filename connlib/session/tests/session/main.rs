@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod dispatcher;
 mod fixtures;
 mod gateway;
 mod pair;
