@@ -50,7 +50,21 @@ pub(crate) struct Cli {
     )]
     pub(crate) health_check_addr: SocketAddr,
 
-    /// Accepted for compatibility; packets are handled by one thread.
+    /// Threads that handle packets, each with its share of the clients; more than one pays off with several clients that
+    /// keep one processor busy.
+    ///
+    /// Each holds allocations on the relays and a UDP port of its own, at the start 52625 and the following. A portal
+    /// that does not provide for that leaves all clients to the first.
+    #[arg(
+        long,
+        env = "FIREZONE_WORKERS",
+        default_value = "1",
+        value_name = "NUMBER",
+        value_parser = clap::value_parser!(u16).range(1..=connlib_runtime::MAX_WORKERS as i64)
+    )]
+    pub(crate) workers: u16,
+
+    /// Accepted for compatibility; --workers says how many threads handle packets.
     #[arg(long, env = "FIREZONE_NUM_TUN_THREADS", hide = true)]
     pub(crate) tun_threads: Option<u32>,
 
@@ -113,5 +127,14 @@ mod tests {
         assert_eq!(cli.health_check_addr.to_string(), "0.0.0.0:8080");
         assert_eq!(cli.max_partition_time, Duration::from_secs(24 * 60 * 60));
         assert_eq!(cli.masquerade, MasqueradeMode::Auto);
+        assert_eq!(cli.workers, 1);
+    }
+
+    #[test]
+    fn number_of_workers_is_bounded() {
+        for (workers, is_valid) in [("0", false), ("1", true), ("32", true), ("33", false)] {
+            let cli = Cli::try_parse_from(["gateway", "--workers", workers]);
+            assert_eq!(cli.is_ok(), is_valid, "{workers}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    num::NonZeroUsize,
     time::{Duration, Instant},
 };
 
@@ -73,11 +74,12 @@ async fn serve(cli: &Cli, login: LoginUrl) -> Result<()> {
         connlib_platform::raise_socket_buffer_limits();
     }
     let _masquerade = Masquerade::set_up(cli.masquerade)?;
-    let tun = Tun::open(
+    let tuns = Tun::open_queues(
         &cli.tun_name,
         connlib_tun::Options {
             offload: !cli.no_offload,
         },
+        NonZeroUsize::new(cli.workers.into()).unwrap_or(NonZeroUsize::MIN),
     )
     .with_context(|| format!("cannot make the network interface {}", cli.tun_name))?;
     let mut interface = TunInterface::attach(&cli.tun_name).await?;
@@ -87,7 +89,7 @@ async fn serve(cli: &Cli, login: LoginUrl) -> Result<()> {
             channel: channel_options(cli)?,
             offload: !cli.no_offload,
         },
-        tun,
+        tuns,
     )?;
     let result = events(gateway, &mut interface, &mut signals).await;
     interface.detach().await;

@@ -18,9 +18,10 @@ use phoenix_channel::{FatalError, LoginUrl, Options};
 use tokio::sync::mpsc;
 
 use crate::{
+    desk::Alone,
     recursive,
     role::Role,
-    start::{self, DataThread, StartError},
+    start::{self, Common, DataThreads, StartError},
 };
 
 /// Events that wait for the program; only the newest of each kind matters, so few are enough.
@@ -57,7 +58,7 @@ pub enum ClientEvent {
 
 /// A running client. Dropping it stops its threads without a farewell; [`Self::stop`] says goodbye first.
 pub struct Client {
-    data: DataThread<ClientRole>,
+    data: DataThreads<ClientRole>,
     events: mpsc::Receiver<ClientEvent>,
 }
 
@@ -73,25 +74,28 @@ impl Client {
         let failed = event_tx.clone();
         let use_internet_resource = options.use_internet_resource;
         let data = start::start(
-            options.login,
-            options.channel,
-            tun,
-            options.offload,
-            |seed, now, unix_now| ClientRole {
-                session: ClientSession::new(seed, now, unix_now),
-                events: event_tx,
-                queries: query_tx,
+            Common {
+                login: options.login,
+                channel: options.channel,
+                offload: options.offload,
+            },
+            vec![tun],
+            |thread| ClientRole {
+                session: ClientSession::new(thread.seed, thread.now, thread.unix_now),
+                events: event_tx.clone(),
+                queries: query_tx.clone(),
                 use_internet_resource,
                 disabled: BTreeSet::new(),
                 paths: BTreeMap::new(),
             },
+            |inboxes, _| Alone(inboxes),
             move |error| {
                 let _ = failed.try_send(ClientEvent::Failed(error));
             },
         )?;
-        let commands = data.commands();
+        let commands = data.commands().to_vec();
         tokio::spawn(recursive::serve(query_rx, move |response| {
-            commands.try_send(ClientCommand::Resolved(response));
+            commands[0].try_send(ClientCommand::Resolved(response));
         }));
         let this = Self { data, events };
         this.set_system_resolvers(options.system_resolvers);
@@ -110,9 +114,7 @@ impl Client {
 
     /// Sets the host's resolvers.
     pub fn set_system_resolvers(&self, resolvers: Vec<IpAddr>) {
-        self.data
-            .commands()
-            .try_send(ClientCommand::SystemResolvers(resolvers));
+        self.data.commands()[0].try_send(ClientCommand::SystemResolvers(resolvers));
     }
 
     /// Says goodbye to all gateways and the portal and ends the threads; takes at most a second.
@@ -242,7 +244,7 @@ impl Role for ClientRole {
         }
     }
 
-    fn reset(&mut self, now: Instant) {
+    fn reset(&mut self, _key_seed: [u8; 32], now: Instant) {
         // Look-ups in flight went out on the old network.
         let _ = self.queries.try_send(None);
         self.session.reset(now);

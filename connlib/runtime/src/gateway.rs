@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Instant,
 };
 
@@ -15,13 +16,16 @@ use connlib_tunnel::{
     GatewayStats, PublicKey, ResolveError, ResolveId, TunAddresses, TunPacket, segment::Coalescer,
 };
 use ip_packet::{Ecn, IpPacket};
+use mio::Waker;
 use phoenix_channel::{FatalError, LoginUrl, Options};
 use tokio::sync::mpsc;
 
 use crate::{
+    desk::{Alone, GatewayDesk, Shared},
     resolver,
     role::Role,
-    start::{self, DataThread, StartError},
+    siblings::{Mailbox, Siblings},
+    start::{self, Common, DataThreads, StartError},
 };
 
 /// Events that wait for the program.
@@ -52,38 +56,56 @@ pub enum GatewayRuntimeEvent {
 
 /// A running gateway. Dropping it stops its threads without a farewell; [`Self::stop`] says goodbye first.
 pub struct Gateway {
-    data: DataThread<GatewayRole>,
+    data: DataThreads<GatewayRole>,
     events: mpsc::Receiver<GatewayRuntimeEvent>,
 }
 
 impl Gateway {
-    /// Starts the threads. Must be called inside a tokio runtime.
+    /// Starts a worker for each queue of the TUN device, at least one, and the other threads. Must be called inside a
+    /// tokio runtime.
     ///
     /// # Errors
     ///
     /// If no UDP socket can be had or the portal channel cannot be configured.
-    pub fn start(options: GatewayOptions, tun: Tun) -> Result<Self, StartError> {
+    pub fn start(options: GatewayOptions, tuns: Vec<Tun>) -> Result<Self, StartError> {
         let (event_tx, events) = mpsc::channel(EVENT_QUEUE);
         let (name_tx, name_rx) = mpsc::channel(NAME_QUEUE);
         let failed = event_tx.clone();
+        let mut mailboxes = None;
         let data = start::start(
-            options.login,
-            options.channel,
-            tun,
-            options.offload,
-            |seed, now, unix_now| GatewayRole {
-                session: GatewaySession::new(seed, now, unix_now),
-                events: event_tx,
-                names: name_tx,
-                reported: BTreeMap::new(),
+            Common {
+                login: options.login,
+                channel: options.channel,
+                offload: options.offload,
+            },
+            tuns,
+            |thread| {
+                let mailboxes = mailboxes.get_or_insert_with(|| mailboxes_of(thread.wakers));
+                let siblings =
+                    (mailboxes.len() > 1).then(|| Siblings::new(thread.index, mailboxes.clone()));
+                let session = GatewaySession::new(thread.seed, thread.now, thread.unix_now);
+                GatewayRole {
+                    session: session.with_key_seed(thread.key_seed),
+                    index: thread.index,
+                    siblings,
+                    events: event_tx.clone(),
+                    names: name_tx.clone(),
+                    reported: BTreeMap::new(),
+                    reported_clients: None,
+                }
+            },
+            |inboxes, key| match inboxes.len() {
+                1 => GatewayDesk::Alone(Alone(inboxes)),
+                _ => GatewayDesk::Shared(Shared::new(inboxes, key)),
             },
             move |error| {
                 let _ = failed.try_send(GatewayRuntimeEvent::Failed(error));
             },
         )?;
-        let commands = data.commands();
-        tokio::spawn(resolver::serve(name_rx, move |id, result| {
-            commands.try_send(GatewayCommand::Resolved(id, result));
+        let commands = data.commands().to_vec();
+        tokio::spawn(resolver::serve(name_rx, move |(worker, id), result| {
+            let worker: usize = worker;
+            commands[worker].try_send(GatewayCommand::Resolved(id, result));
         }));
         Ok(Self { data, events })
     }
@@ -107,20 +129,39 @@ impl Gateway {
 /// What the data thread gets from the gateway's other tasks.
 pub(crate) enum GatewayCommand {
     Resolved(ResolveId, Result<Vec<IpAddr>, ResolveError>),
+    /// The client with these addresses is another worker's.
+    Owner {
+        addresses: TunAddresses,
+        worker: usize,
+    },
+}
+
+fn mailboxes_of(wakers: &[Arc<Waker>]) -> Vec<Arc<Mailbox>> {
+    let mailbox = |waker| Arc::new(Mailbox::new(Arc::clone(waker)));
+    wakers.iter().map(mailbox).collect()
 }
 
 /// The gateway's session with its side outputs.
 pub(crate) struct GatewayRole {
     session: GatewaySession,
+    /// Number among the workers.
+    index: usize,
+    /// The other workers, if there are any.
+    siblings: Option<Siblings>,
     events: mpsc::Sender<GatewayRuntimeEvent>,
-    names: mpsc::Sender<(ResolveId, DomainName)>,
+    names: mpsc::Sender<((usize, ResolveId), DomainName)>,
     /// Counters as last handed to the metrics recorder.
     reported: BTreeMap<&'static str, u64>,
+    /// Clients as last handed to it.
+    reported_clients: Option<usize>,
 }
 
 impl GatewayRole {
     /// Publishes what the counters grew by. Once per batch at most, and only if a recorder is installed.
     fn report(&mut self, stats: GatewayStats) {
+        let siblings = self.siblings.as_ref();
+        let (handed_over, handover_lost) =
+            siblings.map_or((0, 0), |siblings| (siblings.handed_over, siblings.dropped));
         let counters = [
             ("gateway_packets_from_clients_total", stats.from_clients),
             ("gateway_packets_to_clients_total", stats.to_clients),
@@ -132,6 +173,8 @@ impl GatewayRole {
             ("gateway_datagrams_rejected_total", stats.rejected_datagrams),
             ("gateway_nat_exhausted_total", stats.nat_exhausted),
             ("gateway_packets_not_connected_total", stats.not_connected),
+            ("gateway_packets_handed_over_total", handed_over),
+            ("gateway_packets_handover_lost_total", handover_lost),
         ];
         for (name, value) in counters {
             let last = self.reported.entry(name).or_default();
@@ -139,6 +182,14 @@ impl GatewayRole {
                 metrics::counter!(name).increment(value - *last);
                 *last = value;
             }
+        }
+    }
+
+    fn report_clients(&mut self) {
+        let clients = self.session.tunnel().client_count();
+        if self.reported_clients.replace(clients) != Some(clients) {
+            let worker = self.index.to_string();
+            metrics::gauge!("gateway_clients", "worker" => worker).set(clients as f64);
         }
     }
 }
@@ -153,6 +204,11 @@ impl Role for GatewayRole {
     }
 
     fn handle_tun(&mut self, packet: TunPacket<'_>, now: Instant, sink: &mut impl DatagramSink) {
+        if let Some(siblings) = &mut self.siblings
+            && siblings.pack(&packet)
+        {
+            return;
+        }
         self.session.tunnel_mut().handle_tun(packet, now, sink);
     }
 
@@ -171,17 +227,32 @@ impl Role for GatewayRole {
     }
 
     fn handle_portal(&mut self, input: PortalInput<FromPortal, ToPortal>, now: Instant) {
+        if let Some(siblings) = &mut self.siblings
+            && let PortalInput::Message(FromPortal::AuthorizeFlow(flow)) = &input
+        {
+            siblings.set_own(TunAddresses {
+                v4: flow.client.ipv4,
+                v6: flow.client.ipv6,
+            });
+        }
         self.session.handle_portal(input, now);
+        self.report_clients();
     }
 
     fn handle_command(&mut self, command: GatewayCommand, now: Instant) {
         match command {
             GatewayCommand::Resolved(id, result) => self.session.handle_resolved(id, result, now),
+            GatewayCommand::Owner { addresses, worker } => {
+                self.session.tunnel_mut().release_addresses(addresses);
+                if let Some(siblings) = &mut self.siblings {
+                    siblings.set_owner(addresses, worker);
+                }
+            }
         }
     }
 
-    fn reset(&mut self, now: Instant) {
-        self.session.reset(now);
+    fn reset(&mut self, key_seed: [u8; 32], now: Instant) {
+        self.session.reset_with_key_seed(key_seed, now);
     }
 
     fn shutdown(&mut self, now: Instant) {
@@ -191,6 +262,7 @@ impl Role for GatewayRole {
     fn handle_timeout(&mut self, now: Instant) {
         self.session.handle_timeout(now);
         self.report(self.session.tunnel().stats());
+        self.report_clients();
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
@@ -215,6 +287,9 @@ impl Role for GatewayRole {
                 break;
             };
             match event {
+                // What the portal tells all workers, the first one passes on.
+                GatewaySessionEvent::TunAddresses(_) | GatewaySessionEvent::Failed(_)
+                    if self.index != 0 => {}
                 GatewaySessionEvent::TunAddresses(addresses) => {
                     let event = GatewayRuntimeEvent::TunAddresses(addresses);
                     let _ = self.events.try_send(event);
@@ -224,12 +299,29 @@ impl Role for GatewayRole {
                     let _ = self.events.try_send(event);
                 }
                 GatewaySessionEvent::ResolveDns { id, domain } => {
-                    if self.names.try_send((id, domain)).is_err() {
+                    if self.names.try_send(((self.index, id), domain)).is_err() {
                         self.session
                             .handle_resolved(id, Err(ResolveError::Failed), now);
                     }
                 }
             }
         }
+    }
+
+    fn hand_over(&mut self) {
+        if let Some(siblings) = &mut self.siblings {
+            siblings.dispatch();
+        }
+    }
+
+    fn was_handed(&self) -> bool {
+        self.siblings.as_ref().is_some_and(Siblings::is_waiting)
+    }
+
+    fn handle_handed(&mut self, now: Instant, sink: &mut impl DatagramSink) -> bool {
+        let (Some(siblings), tunnel) = (&mut self.siblings, self.session.tunnel_mut()) else {
+            return false;
+        };
+        siblings.unpack(|packet| tunnel.handle_tun(packet, now, sink))
     }
 }

@@ -15,38 +15,62 @@ use phoenix_channel::{
 };
 use tokio::sync::mpsc;
 
-/// Drives `channel` until it ends or the data thread is gone. The first [`PortalOutput::Reconnect`] opens it.
-///
-/// `report` hands an input to the data thread; its result is false once that has ended.
-pub(crate) async fn drive<M, S, F>(
+use crate::worker::Output;
+
+/// Between the channel and the data threads.
+pub(crate) trait Desk: Send {
+    /// Messages of the portal.
+    type FromPortal: Message;
+    /// Messages to the portal.
+    type ToPortal: Message;
+
+    /// What to say at login besides the key.
+    fn login_parameters(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    /// Hands an input to whom it is for; false once there is nobody.
+    fn deliver(
+        &mut self,
+        input: PortalInput<Self::FromPortal, Self::ToPortal>,
+    ) -> impl Future<Output = bool> + Send;
+    /// What of a data thread's output has to happen on the channel.
+    fn merge(
+        &mut self,
+        output: Output<Self::ToPortal>,
+    ) -> impl Future<Output = Option<PortalOutput<Self::ToPortal>>> + Send;
+}
+
+/// Drives `channel` until it ends or the data threads are gone. The first [`PortalOutput::Reconnect`] opens it.
+pub(crate) async fn drive<D: Desk>(
     mut channel: Channel,
-    mut outputs: mpsc::Receiver<PortalOutput<S>>,
-    report: impl Fn(PortalInput<M, S>) -> F,
-) where
-    M: Message,
-    S: Message,
-    F: Future<Output = bool>,
-{
+    mut outputs: mpsc::Receiver<Output<D::ToPortal>>,
+    mut desk: D,
+) {
     loop {
         let input = tokio::select! {
             output = outputs.recv() => match output {
-                Some(PortalOutput::Send(message)) => send(&mut channel, message),
-                Some(PortalOutput::Reconnect { public_key }) => {
-                    channel.connect(login_parameters(public_key));
-                    None
-                }
+                Some(output) => match desk.merge(output).await {
+                    Some(PortalOutput::Send(message)) => send(&mut channel, message),
+                    Some(PortalOutput::Reconnect { public_key }) => {
+                        let mut parameters = login_parameters(public_key);
+                        parameters.extend(desk.login_parameters());
+                        channel.connect(parameters);
+                        None
+                    }
+                    None => None,
+                },
                 None => break,
             },
             event = channel.next() => match event {
                 Ok(event) => translate(event),
                 Err(error) => {
-                    report(PortalInput::Failed(error)).await;
+                    desk.deliver(PortalInput::Failed(error)).await;
                     return;
                 }
             },
         };
         if let Some(input) = input
-            && !report(input).await
+            && !desk.deliver(input).await
         {
             break;
         }

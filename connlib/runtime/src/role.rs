@@ -38,8 +38,8 @@ pub(crate) trait Role: Send + 'static {
     fn handle_portal(&mut self, input: PortalInput<Self::FromPortal, Self::ToPortal>, now: Instant);
     /// A wish of the program.
     fn handle_command(&mut self, command: Self::Command, now: Instant);
-    /// Network change: start over.
-    fn reset(&mut self, now: Instant);
+    /// Network change: start over, where several workers share a key with the one of this seed.
+    fn reset(&mut self, key_seed: [u8; 32], now: Instant);
     /// Say goodbye to all peers.
     fn shutdown(&mut self, now: Instant);
     /// Everything that is due.
@@ -54,4 +54,15 @@ pub(crate) trait Role: Send + 'static {
     fn poll_portal(&mut self, now: Instant) -> Option<PortalOutput<Self::ToPortal>>;
     /// Hands events and look-ups to the threads that serve them, as far as their queues have room.
     fn drain_events(&mut self, now: Instant);
+
+    /// Hands packets that were read for other workers' peers to those.
+    fn hand_over(&mut self) {}
+    /// Whether other workers have handed packets to this one.
+    fn was_handed(&self) -> bool {
+        false
+    }
+    /// Takes the next packet that another worker has handed over. False: there is none.
+    fn handle_handed(&mut self, _now: Instant, _sink: &mut impl DatagramSink) -> bool {
+        false
+    }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use connlib_session::{PortalInput, PortalOutput};
+use connlib_session::{Known, PortalInput, PortalOutput};
 use connlib_sockets::{Family, GsoQueue, ReceiveBuffers, Sockets};
 use connlib_tun::Tun;
 use connlib_tunnel::segment::Coalescer;
@@ -39,10 +39,22 @@ pub(crate) enum Input<R: Role> {
     Portal(PortalInput<R::FromPortal, R::ToPortal>),
     /// A wish of the program.
     Command(R::Command),
-    /// The network changed.
-    Reset,
+    /// The network changed. Several workers get the same seed for their key.
+    Reset {
+        /// See [`Role::reset`].
+        key_seed: [u8; 32],
+    },
     /// Say goodbye and end; answer when that is done.
     Stop(oneshot::Sender<()>),
+}
+
+/// What a data thread wants to happen on the channel to the portal.
+pub(crate) struct Output<S> {
+    /// Number of the worker.
+    pub(crate) worker: usize,
+    /// What it knew.
+    pub(crate) known: Known,
+    pub(crate) output: PortalOutput<S>,
 }
 
 /// Which descriptors may have something (edge-triggered: until a read would block).
@@ -64,7 +76,10 @@ pub(crate) struct Worker<R: Role> {
     queue: GsoQueue,
     coalescer: Coalescer,
     inputs: mpsc::Receiver<Input<R>>,
-    portal: mpsc::Sender<PortalOutput<R::ToPortal>>,
+    portal: mpsc::Sender<Output<R::ToPortal>>,
+    /// Number among the workers.
+    index: usize,
+    known: Known,
     abandoned: Arc<AtomicBool>,
     ready: Ready,
     /// A socket would block: nothing more is read from the TUN device until it has room.
@@ -89,7 +104,8 @@ impl<R: Role> Worker<R> {
         tun: Tun,
         sockets: Sockets,
         inputs: mpsc::Receiver<Input<R>>,
-        portal: mpsc::Sender<PortalOutput<R::ToPortal>>,
+        index: usize,
+        portal: mpsc::Sender<Output<R::ToPortal>>,
         abandoned: Arc<AtomicBool>,
     ) -> io::Result<Self> {
         let tun = TunIo::new(tun);
@@ -104,6 +120,8 @@ impl<R: Role> Worker<R> {
             queue: GsoQueue::new(),
             inputs,
             portal,
+            index,
+            known: Known::default(),
             abandoned,
             ready: Ready {
                 tun: true,
@@ -140,6 +158,7 @@ impl<R: Role> Worker<R> {
             }
             self.finish(now);
             self.read_tun(now)?;
+            self.read_handed(now)?;
             self.read_sockets(now)?;
             self.finish(now);
         }
@@ -147,7 +166,8 @@ impl<R: Role> Worker<R> {
 
     /// Sleeps until a descriptor, a queue or a deadline has something, or not at all if something is left to do.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let busy = self.ready.v4 || self.ready.v6 || (self.ready.tun && !self.blocked);
+        let from_tun = self.ready.tun || self.role.was_handed();
+        let busy = self.ready.v4 || self.ready.v6 || (from_tun && !self.blocked);
         let timeout = match busy {
             true => Some(Duration::ZERO),
             false => self.until_deadline(),
@@ -187,10 +207,14 @@ impl<R: Role> Worker<R> {
                 break;
             };
             match input {
-                Input::Portal(input) => self.role.handle_portal(input, now),
+                Input::Portal(input) => {
+                    self.known.connections += u64::from(matches!(input, PortalInput::Connected));
+                    self.role.handle_portal(input, now);
+                }
                 Input::Command(command) => self.role.handle_command(command, now),
-                Input::Reset => {
-                    self.role.reset(now);
+                Input::Reset { key_seed } => {
+                    self.known.resets += 1;
+                    self.role.reset(key_seed, now);
                     self.rebind(now);
                 }
                 Input::Stop(done) => return Some(done),
@@ -216,13 +240,37 @@ impl<R: Role> Worker<R> {
             };
             let mut sink = Sink(&mut self.queue);
             self.role.handle_tun(packet, now, &mut sink);
-            self.queue_transmits();
-            let is_sent = self.queue.flush_ready(&mut self.sockets).is_complete();
-            let is_over = !is_sent && self.queue.is_nearly_full();
-            Ok(if is_over { Turn::Over } else { Turn::More })
+            Ok(self.send_ready())
+        })?;
+        self.role.hand_over();
+        self.flush();
+        Ok(())
+    }
+
+    /// TUN → network, for packets that came out of another worker's queue of the device.
+    fn read_handed(&mut self, now: Instant) -> io::Result<()> {
+        if self.blocked || !self.role.was_handed() {
+            return Ok(());
+        }
+        take_turns(|| {
+            let mut sink = Sink(&mut self.queue);
+            if !self.role.handle_handed(now, &mut sink) {
+                return Ok(Turn::Over);
+            }
+            Ok(self.send_ready())
         })?;
         self.flush();
         Ok(())
+    }
+
+    /// Sends full batches; whether there is room for more.
+    fn send_ready(&mut self) -> Turn {
+        self.queue_transmits();
+        let is_sent = self.queue.flush_ready(&mut self.sockets).is_complete();
+        match !is_sent && self.queue.is_nearly_full() {
+            true => Turn::Over,
+            false => Turn::More,
+        }
     }
 
     /// Network → TUN.
@@ -284,11 +332,15 @@ impl<R: Role> Worker<R> {
 
     /// Hands on everything that the state machine has made by itself.
     fn finish(&mut self, now: Instant) {
-        while self.portal.capacity() > 0 {
+        while let Ok(room) = self.portal.try_reserve() {
             let Some(output) = self.role.poll_portal(now) else {
                 break;
             };
-            let _ = self.portal.try_send(output);
+            room.send(Output {
+                worker: self.index,
+                known: self.known,
+                output,
+            });
         }
         self.role.drain_events(now);
         self.queue_transmits();
