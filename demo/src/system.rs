@@ -148,8 +148,17 @@ impl System {
     ///
     /// If it does not get its interface from the portal.
     pub fn start_gateway(&mut self) -> Result<()> {
-        let command = self.launcher().gateway(self.testbed.host(host::GATEWAY)?)?;
+        let command = self.gateway_command()?;
         self.start_until(host::GATEWAY, command, TUNNEL_READY)
+    }
+
+    /// The gateway's program with its configuration, on its host.
+    ///
+    /// # Errors
+    ///
+    /// If this executable cannot be found.
+    pub fn gateway_command(&self) -> Result<Command> {
+        self.launcher().gateway(self.testbed.host(host::GATEWAY)?)
     }
 
     /// Starts the client.
@@ -337,8 +346,12 @@ impl System {
         self.process(name)
     }
 
-    /// Starts a process and waits until it prints `line` once more than before.
-    fn start_until(&mut self, name: &'static str, command: Command, line: &str) -> Result<()> {
+    /// Starts a process under a name of its own and waits until it prints `line` once more than before.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get so far.
+    pub fn start_until(&mut self, name: &'static str, command: Command, line: &str) -> Result<()> {
         let log = self.directory.path().join(format!("{name}.log"));
         let before = std::fs::read_to_string(log).unwrap_or_default();
         let before = before.matches(line).count();

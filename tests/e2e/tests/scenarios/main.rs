@@ -14,6 +14,7 @@ mod restarts;
 mod roaming;
 mod steps;
 mod support;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ const CASES: &[&[Case]] = &[
     restarts::CASES,
     roaming::CASES,
     relays::CASES,
+    workers::CASES,
     policies::CASES,
     cleanup::CASES,
     steps::CASES,

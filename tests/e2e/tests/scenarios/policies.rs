@@ -109,7 +109,7 @@ fn policy_changes(system: &mut System) -> Result<()> {
 }
 
 /// Waits until requests of the last moments stay without an answer.
-fn wait_for_silence(traffic: &Traffic) -> Result<()> {
+pub(crate) fn wait_for_silence(traffic: &Traffic) -> Result<()> {
     eventually("the end of access", PATIENCE, || {
         let since = Instant::now();
         wait(Duration::from_secs(1))?;
@@ -129,13 +129,13 @@ fn probe_refused(system: &System, address: IpAddr, port: u16) -> Result<Refused>
     system.probe(&["refused", &address.to_string(), &port.to_string()])
 }
 
-fn configuration(system: &System) -> Result<String> {
+pub(crate) fn configuration(system: &System) -> Result<String> {
     Ok(fs::read_to_string(system.files().config())?)
 }
 
 /// Writes the file as an editor does, and waits until the portal has taken it. It watches the file; a SIGHUP beside
 /// that must do no harm.
-fn configure(system: &mut System, text: &str) -> Result<()> {
+pub(crate) fn configure(system: &mut System, text: &str) -> Result<()> {
     const RELOADED: &str = "configuration reloaded";
     let file = system.files().config().to_owned();
     let new = file.with_extension("new");
@@ -150,7 +150,7 @@ fn configure(system: &mut System, text: &str) -> Result<()> {
 }
 
 /// The configuration without a resource and its policy.
-fn without_resource(text: &str, name: &str) -> Result<String> {
+pub(crate) fn without_resource(text: &str, name: &str) -> Result<String> {
     let start = text
         .find(&format!("[[resource]]\nname = \"{name}\""))
         .context("no such resource")?;
