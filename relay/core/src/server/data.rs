@@ -91,9 +91,9 @@ pub trait Forwarder {
     fn forward(&mut self, route: Route, payload: &[u8]);
 }
 
-/// Counters of one train, added up when it is over.
+/// Counters of one train, added up when it is over. One per train only: the last one's budget is the allocation's.
 #[derive(Default)]
-struct Tally {
+pub(super) struct Tally {
     packets: u64,
     bytes: u64,
     hairpinned: u64,
@@ -136,7 +136,7 @@ impl Server {
                 PacketKind::Stun => {
                     // Whatever the message does, the tables must be asked again behind it.
                     current = None;
-                    self.handle_stun(client, datagram, now, out);
+                    self.handle_stun(client, datagram, now, &mut tally, out);
                 }
                 PacketKind::Other => self.counters.drops.malformed += 1,
             }
@@ -215,10 +215,10 @@ impl Server {
             Route::ToPeer { .. } => tally.count(data.payload),
             Route::ToClient { .. } => {
                 tally.count(data.payload);
-                tally.hairpinned += data.payload.len() as u64;
+                tally.count_hairpinned(data.payload);
             }
             // Counted as relayed by whoever delivers it.
-            Route::ToSibling { .. } => tally.hairpinned += data.payload.len() as u64,
+            Route::ToSibling { .. } => tally.count_hairpinned(data.payload),
         }
         out.forward(route, data.payload);
     }
@@ -241,7 +241,8 @@ impl Server {
         Some(Route::ToClient { client, number })
     }
 
-    fn tally(&self, client: ClientSocket, now: Instant) -> Tally {
+    /// Begins to count what a client sends or gets; end with [`Self::add`].
+    pub(super) fn tally(&self, client: ClientSocket, now: Instant) -> Tally {
         let limit = self.config.max_bytes_per_second.and_then(|rate| {
             let budget = self.allocations.get(client)?.budget;
             Some(Limit {
@@ -257,15 +258,8 @@ impl Server {
         }
     }
 
-    /// Whether a datagram outside channels is within what its allocation may relay.
-    pub(super) fn admits(&mut self, client: ClientSocket, payload: &[u8], now: Instant) -> bool {
-        let mut tally = self.tally(client, now);
-        let admits = tally.admits(payload);
-        self.add(tally);
-        admits
-    }
-
-    fn add(&mut self, tally: Tally) {
+    /// The train is over.
+    pub(super) fn add(&mut self, tally: Tally) {
         if let Some(limit) = tally.limit
             && let Some(allocation) = self.allocations.get_mut(limit.client)
         {
@@ -279,8 +273,9 @@ impl Server {
 }
 
 impl Tally {
+    /// Whether a payload is within what the allocation may relay.
     #[inline]
-    fn admits(&mut self, payload: &[u8]) -> bool {
+    pub(super) fn admits(&mut self, payload: &[u8]) -> bool {
         let Some(limit) = &mut self.limit else {
             return true;
         };
@@ -289,10 +284,16 @@ impl Tally {
         admits
     }
 
+    /// A payload is relayed.
     #[inline]
-    fn count(&mut self, payload: &[u8]) {
+    pub(super) fn count(&mut self, payload: &[u8]) {
         self.packets += 1;
         self.bytes += payload.len() as u64;
+    }
+
+    /// A payload goes to another allocation of this relay.
+    pub(super) fn count_hairpinned(&mut self, payload: &[u8]) {
+        self.hairpinned += payload.len() as u64;
     }
 }
 

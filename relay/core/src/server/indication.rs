@@ -7,7 +7,7 @@ use rand::Rng as _;
 
 use crate::{
     address::{AllocationPort, ClientSocket, PeerSocket},
-    server::{Command, Forwarder, Route, Server, Train},
+    server::{Command, Forwarder, Route, Server, Train, data::Tally},
 };
 
 /// Largest payload of a Data indication: leaves room for the header and both attributes in any datagram.
@@ -20,6 +20,7 @@ impl Server {
         client: ClientSocket,
         envelope: &Envelope<'_>,
         now: Instant,
+        tally: &mut Tally,
         out: &mut impl Forwarder,
     ) {
         if !self.is_open_profile() || envelope.method() != Method::Send {
@@ -36,10 +37,9 @@ impl Server {
             return;
         };
         let data = envelope.attribute(attribute::DATA).unwrap_or_default();
-        if !self.admits(client, data, now) {
-            return;
+        if tally.admits(data) {
+            self.forward_send((port, peer), data, now, tally, out);
         }
-        self.forward_send(port, peer, data, now, out);
     }
 
     /// A datagram from somebody whom no channel is bound to: a Data indication if there is a permission.
@@ -53,12 +53,13 @@ impl Server {
         let client = self.allocations.client_of(port);
         match client.filter(|client| self.permitted_port(*client, peer, now).is_some()) {
             Some(client) => {
+                let mut tally = self.tally(client, now);
                 for payload in train.datagrams() {
-                    if !self.admits(client, payload, now) {
-                        continue;
+                    if tally.admits(payload) {
+                        self.indicate(client, peer, payload, &mut tally);
                     }
-                    self.indicate(client, peer, payload);
                 }
+                self.add(tally);
             }
             None => self.counters.drops.unknown_peer += train.datagrams().count() as u64,
         }
@@ -82,22 +83,21 @@ impl Server {
     /// Sends a datagram on; to an allocation of ours by the short way.
     fn forward_send(
         &mut self,
-        port: AllocationPort,
-        peer: PeerSocket,
+        (port, peer): (AllocationPort, PeerSocket),
         data: &[u8],
         now: Instant,
+        tally: &mut Tally,
         out: &mut impl Forwarder,
     ) {
         let peer = self.policy.own().canonical(peer);
         if !self.policy.own().is_allocation(peer.address()) {
-            self.counters.relayed_packets += 1;
-            self.counters.relayed_bytes += data.len() as u64;
+            tally.count(data);
             out.forward(Route::ToPeer { port, peer }, data);
             return;
         }
         if let Some(relayed) = self.policy.own().relayed(peer.family(), port.get()) {
             let port = AllocationPort::new(peer.port());
-            self.counters.hairpinned_bytes += data.len() as u64;
+            tally.count_hairpinned(data);
             if self.config.shard.owns(peer.port()) {
                 self.handle_peer_input(port, relayed, Train::single(data), now, out);
             } else {
@@ -107,7 +107,13 @@ impl Server {
         }
     }
 
-    fn indicate(&mut self, client: ClientSocket, peer: PeerSocket, payload: &[u8]) {
+    fn indicate(
+        &mut self,
+        client: ClientSocket,
+        peer: PeerSocket,
+        payload: &[u8],
+        tally: &mut Tally,
+    ) {
         if payload.len() > MAX_DATA {
             self.counters.drops.oversized += 1;
             return;
@@ -118,8 +124,7 @@ impl Server {
         };
         match indication.encode(TransactionId::new(self.rng.random())) {
             Ok(bytes) => {
-                self.counters.relayed_packets += 1;
-                self.counters.relayed_bytes += payload.len() as u64;
+                tally.count(payload);
                 self.commands.push_back(Command::Send { to: client, bytes });
             }
             Err(error) => tracing::error!(%error, "A Data indication cannot be encoded"),

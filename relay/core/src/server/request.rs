@@ -10,7 +10,7 @@ use connlib_stun::{
 use crate::{
     address::ClientSocket,
     limit::Verdict,
-    server::{Command, Forwarder, Server, auth::User},
+    server::{Command, Forwarder, Server, auth::User, data::Tally},
 };
 
 /// What comes of an authenticated request.
@@ -30,6 +30,7 @@ impl Server {
         client: ClientSocket,
         datagram: &[u8],
         now: Instant,
+        tally: &mut Tally,
         out: &mut impl Forwarder,
     ) {
         let envelope = match Envelope::parse(datagram) {
@@ -46,7 +47,7 @@ impl Server {
         };
         match envelope.class() {
             Class::Request => self.handle_request(client, &envelope, now),
-            Class::Indication => self.handle_indication(client, &envelope, now, out),
+            Class::Indication => self.handle_indication(client, &envelope, now, tally, out),
             Class::Success | Class::Error => self.counters.drops.malformed += 1,
         }
     }

@@ -1,5 +1,7 @@
 //! The open profile, and what the portal profile leaves out of it: C-5, C-39.
 
+use std::num::NonZeroU64;
+
 use super::*;
 use connlib_stun::Indication;
 
@@ -116,6 +118,43 @@ fn indications_between_two_allocations() {
         data_indications(&mut world),
         [(addr(&relayed(port_a)), b"hello".to_vec())]
     );
+}
+
+/// `--max-bytes-per-second` counts what goes without a channel like what goes with one, one by one and in trains.
+#[test]
+fn the_limit_of_an_allocation_counts_indications() {
+    let mut config = Config::open(PublicAddresses::V4(PUBLIC_V4.parse().unwrap()));
+    config.max_bytes_per_second = NonZeroU64::new(10_000);
+    let mut world = World::of(config);
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    let port = world.allocate(client, &user);
+    world.permit(client, &user, &[addr(PEER)]).success();
+    let indication = send(PEER, &[7; 500]);
+    for _ in 0..100 {
+        world.client_sends(client, &indication);
+    }
+    let alone = world.take_forwarded().len();
+    assert!((1..100).contains(&alone), "{alone} passed");
+    assert_eq!(world.server.counters().drops.over_limit, 100 - alone as u64);
+
+    world.advance(secs(60));
+    world.client_sends_train(client, &indication.repeat(100), indication.len());
+    assert_eq!(world.take_forwarded().len(), alone);
+
+    world.advance(secs(60));
+    let mut sink = Sink::default();
+    let train = [7; 500 * 100];
+    world.server.handle_peer_input(
+        AllocationPort::new(port),
+        addr(PEER),
+        Train::new(&train, 500),
+        world.now,
+        &mut sink,
+    );
+    world.execute();
+    assert_eq!(data_indications(&mut world).len(), alone);
+    let relayed = world.server.counters().relayed_bytes;
+    assert_eq!(relayed, 3 * 500 * alone as u64);
 }
 
 #[test]
