@@ -1,8 +1,10 @@
 //! Allocate and Refresh: C-18 to C-29, C-46, C-53.
 
 use super::*;
+use proptest::prelude::*;
 
 const CLIENT: &str = "192.0.2.1:40000";
+const CLIENT_V6: &str = "[2001:db8:2::1]:40000";
 
 #[test]
 fn relay_18_lifetimes() {
@@ -29,52 +31,83 @@ fn relay_18_lifetimes() {
     assert_eq!(world.server.allocation_count(), 0);
 }
 
-#[test]
-fn relay_19_an_allocation_ends_once() {
-    let mut world = World::new(1);
-    let (client, user) = (addr(CLIENT), world.user("salt"));
-    world.ask(client, &user, single(None));
-    world.take_log();
-    world.advance(secs(599));
-    assert!(world.take_log().is_empty());
-    world.advance(secs(2));
-    assert_eq!(world.take_log(), ["free 49152 V4"]);
-    world.advance(secs(10_000));
-    assert!(world.take_log().is_empty());
-    assert_eq!(world.server.poll_timeout(), None);
-}
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
-#[test]
-fn relay_20_refresh_counts_from_now() {
-    let mut world = World::new(1);
-    let (client, user) = (addr(CLIENT), world.user("salt"));
-    world.allocate(client, &user);
-    world.advance(secs(300));
-    assert_eq!(world.refresh(client, &user, 700).refreshed(), 700);
-    assert_eq!(world.server.poll_timeout(), Some(world.now + secs(700)));
-    world.advance(secs(699));
-    assert_eq!(world.server.allocation_count(), 1);
-    world.advance(secs(1));
-    assert_eq!(world.server.allocation_count(), 0);
-}
+    #[test]
+    fn relay_19_an_allocation_ends_once(
+        lifetime in 1u32..=3600,
+        families in prop::sample::select(vec![vec!["V4"], vec!["V4", "V6"]]),
+        client in prop::sample::select(vec![CLIENT, CLIENT_V6]),
+    ) {
+        let mut world = World::new(1);
+        let (client, user) = (addr(client), world.user("salt"));
+        let body = RequestBody::Allocate(Allocate {
+            requested_transport: Some(Allocate::UDP),
+            additional_family: (families.len() == 2).then_some(Family::V6),
+            lifetime: Some(lifetime),
+            ..Allocate::default()
+        });
+        prop_assert_eq!(world.ask(client, &user, body).allocated().1, lifetime);
+        world.take_log();
+        world.advance(secs(u64::from(lifetime) - 1));
+        prop_assert!(world.take_log().is_empty());
+        world.advance(secs(2));
+        let freed: Vec<_> = families.iter().map(|it| format!("free 49152 {it}")).collect();
+        prop_assert_eq!(world.take_log(), freed);
+        world.advance(secs(10_000));
+        prop_assert!(world.take_log().is_empty());
+        prop_assert_eq!(world.server.poll_timeout(), None);
+    }
 
-#[test]
-fn relay_21_deleted_allocations_leave_nothing_behind() {
-    let mut world = World::new(1);
-    let (client, user) = (addr(CLIENT), world.user("salt"));
-    world.allocate(client, &user);
-    world.take_log();
-    let nonce = world.nonce(client, &user);
-    let body = RequestBody::Refresh(Refresh {
-        lifetime: Some(0),
-        ..Refresh::default()
-    });
-    let bytes = world.signed(&user, Some(&nonce), body);
-    assert_eq!(Reply(world.exchange(client, &bytes)).refreshed(), 0);
-    assert_eq!(world.take_log(), ["free 49152 V4", "free 49152 V6"]);
-    assert_eq!(world.server.poll_timeout(), None);
-    world.advance(secs(10_000));
-    assert!(world.take_log().is_empty());
+    #[test]
+    fn relay_20_refresh_counts_from_now(
+        first in 2u32..=3600,
+        second in 2u32..=3600,
+        client in prop::sample::select(vec![CLIENT, CLIENT_V6]),
+    ) {
+        let mut world = World::new(1);
+        let (client, user) = (addr(client), world.user("salt"));
+        world.ask(client, &user, dual(Some(first))).allocated();
+        world.advance(secs(u64::from(first) / 2));
+        prop_assert_eq!(world.refresh(client, &user, second).refreshed(), second);
+        let ends = world.now + secs(second.into());
+        prop_assert_eq!(world.server.poll_timeout(), Some(ends));
+        world.take_log();
+        world.advance(secs(u64::from(second) - 1));
+        prop_assert!(world.take_log().is_empty());
+        world.advance(secs(1));
+        prop_assert_eq!(world.take_log(), ["free 49152 V4", "free 49152 V6"]);
+    }
+
+    #[test]
+    fn relay_21_deleted_allocations_leave_nothing_behind(
+        lifetime in 1u32..=3600,
+        after in 0u64..3600,
+        channels in 0u16..4,
+        client in prop::sample::select(vec![CLIENT, CLIENT_V6]),
+    ) {
+        let mut world = World::new(1);
+        let (client, user) = (addr(client), world.user("salt"));
+        world.ask(client, &user, dual(Some(lifetime))).allocated();
+        for channel in 0..channels {
+            let peer = SocketAddr::from(([203, 0, 113, 9], 9 + channel));
+            world.bind(client, &user, 0x4000 + channel, peer).success();
+        }
+        world.advance(secs(after % u64::from(lifetime)));
+        world.take_log();
+        let nonce = world.nonce(client, &user);
+        let body = RequestBody::Refresh(Refresh {
+            lifetime: Some(0),
+            ..Refresh::default()
+        });
+        let bytes = world.signed(&user, Some(&nonce), body);
+        prop_assert_eq!(Reply(world.exchange(client, &bytes)).refreshed(), 0);
+        prop_assert_eq!(world.take_log(), ["free 49152 V4", "free 49152 V6"]);
+        prop_assert_eq!(world.server.poll_timeout(), None);
+        world.advance(secs(10_000));
+        prop_assert!(world.take_log().is_empty());
+    }
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Channels and the data path: C-30 to C-38, C-40, C-57.
 
+use std::net::IpAddr;
+
 use super::*;
 use proptest::prelude::*;
 
@@ -53,6 +55,65 @@ proptest! {
         bytes.extend_from_slice(&trailing);
         world.client_sends(client, &bytes);
         prop_assert_eq!(world.take_forwarded(), [(to_peer(FIRST_PORT, addr(PEER)), payload)]);
+    }
+
+    #[test]
+    fn relay_33_channels_expire_cool_down_and_vanish(
+        channel in 0x4000u16..=0x4FFF,
+        other in 1u16..=u16::MAX,
+        rebound_after in 0u64..599,
+        client in prop::sample::select(vec![CLIENT, CLIENT_V6]),
+        peer in prop::sample::select(vec![PEER, PEER_V6]),
+    ) {
+        let (mut world, client, user) = connected(client, channel, peer);
+        world.advance(secs(rebound_after));
+        world.bind(client, &user, channel, addr(peer)).success();
+        world.refresh(client, &user, 3600);
+        let bound_at = world.now;
+        prop_assert_eq!(world.server.poll_timeout(), Some(bound_at + secs(600)));
+        world.advance(secs(599));
+        world.client_sends_data(client, channel, b"x");
+        prop_assert_eq!(world.take_forwarded().len(), 1);
+        world.advance(secs(1));
+        world.client_sends_data(client, channel, b"x");
+        world.peer_sends(FIRST_PORT, addr(peer), b"x");
+        prop_assert_eq!(world.take_forwarded(), []);
+        prop_assert_eq!(world.server.poll_timeout(), Some(bound_at + secs(900)));
+        let other = SocketAddr::from(([203, 0, 113, 10], other));
+        world.advance(secs(299));
+        prop_assert_eq!(world.bind(client, &user, channel, other).code().get(), 400);
+        world.advance(secs(1));
+        prop_assert_eq!(world.server.poll_timeout(), Some(bound_at + secs(3600)));
+        world.bind(client, &user, channel, other).success();
+    }
+
+    #[test]
+    fn relay_36_only_the_exact_peer_at_the_right_port(
+        channel in 0x4000u16..=0x4FFF,
+        wrong_port in 1u16..=u16::MAX,
+        wrong_bit in 0u32..32,
+        peer in prop::sample::select(vec![PEER, PEER_V6]),
+    ) {
+        let mut world = World::new(2);
+        let (client, user) = (addr(CLIENT), world.user("a"));
+        let port = world.allocate(client, &user);
+        let other_user = world.user("b");
+        let other = world.allocate(addr("192.0.2.2:2"), &other_user);
+        let peer = addr(peer);
+        world.bind(client, &user, channel, peer).success();
+        let wrong_port = SocketAddr::new(peer.ip(), wrong_port);
+        let wrong_ip = match peer.ip() {
+            IpAddr::V4(ip) => IpAddr::from((u32::from(ip) ^ 1 << wrong_bit).to_be_bytes()),
+            IpAddr::V6(ip) => IpAddr::from((u128::from(ip) ^ 1 << (wrong_bit * 4)).to_be_bytes()),
+        };
+        prop_assume!(wrong_port != peer);
+        world.peer_sends(port, wrong_port, b"x");
+        world.peer_sends(other, peer, b"x");
+        world.peer_sends(port, SocketAddr::new(wrong_ip, peer.port()), b"x");
+        prop_assert_eq!(world.take_forwarded(), []);
+        prop_assert_eq!(world.server.counters().drops.unknown_peer, 3);
+        world.peer_sends(port, peer, b"y");
+        prop_assert_eq!(world.take_forwarded(), [(to_client(client, channel), b"y".to_vec())]);
     }
 
     /// Whatever arrives together is handled as if it had arrived one by one.
@@ -110,25 +171,6 @@ fn relay_32_numbers_out_of_range() {
     let reply = Reply(world.exchange(client, &bytes));
     assert_eq!(reply.code().get(), 400);
     assert!(!reply.is_signed());
-}
-
-#[test]
-fn relay_33_channels_expire_cool_down_and_vanish() {
-    let (mut world, client, user) = connected(CLIENT, 0x4000, PEER);
-    world.refresh(client, &user, 3600);
-    let bound_at = world.now;
-    world.advance(secs(599));
-    world.client_sends_data(client, 0x4000, b"x");
-    assert_eq!(world.take_forwarded().len(), 1);
-    world.advance(secs(1));
-    world.client_sends_data(client, 0x4000, b"x");
-    world.peer_sends(FIRST_PORT, addr(PEER), b"x");
-    assert_eq!(world.take_forwarded(), []);
-    assert_eq!(world.server.poll_timeout(), Some(bound_at + secs(900)));
-    world.advance(secs(300));
-    assert_eq!(world.server.poll_timeout(), Some(bound_at + secs(3600)));
-    let other = addr("203.0.113.10:10");
-    world.bind(client, &user, 0x4000, other).success();
 }
 
 /// The last bind counts, and time alone is enough: no timeout need have been handled.
@@ -206,21 +248,6 @@ fn relay_35_conflicts_are_per_client() {
             ]
         );
     }
-}
-
-#[test]
-fn relay_36_only_the_exact_peer_at_the_right_port() {
-    let mut world = World::new(2);
-    let (client, user) = (addr(CLIENT), world.user("a"));
-    let port = world.allocate(client, &user);
-    let other_user = world.user("b");
-    let other = world.allocate(addr("192.0.2.2:2"), &other_user);
-    world.bind(client, &user, 0x4000, addr(PEER)).success();
-    world.peer_sends(port, addr("203.0.113.9:10"), b"x");
-    world.peer_sends(other, addr(PEER), b"x");
-    world.peer_sends(port, addr("203.0.113.8:9"), b"x");
-    assert_eq!(world.take_forwarded(), []);
-    assert_eq!(world.server.counters().drops.unknown_peer, 3);
 }
 
 #[test]
