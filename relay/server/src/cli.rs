@@ -195,13 +195,9 @@ pub(crate) struct Cli {
     #[arg(long, env = "RNG_SEED", hide = true)]
     pub(crate) rng_seed: Option<u64>,
 
-    /// Accepted for compatibility; metrics are offered at /metrics and not sent anywhere.
-    #[arg(
-        long,
-        env = "OTLP_GRPC_ENDPOINT",
-        hide = true,
-        value_name = "HOST:PORT"
-    )]
+    /// Not implemented: accepted, and said at every start, so that existing deployments go on. Nothing is sent there; have
+    /// metrics read from /metrics.
+    #[arg(long, env = "OTLP_GRPC_ENDPOINT", value_name = "HOST:PORT")]
     pub(crate) otlp_grpc_endpoint: Option<CollectorAddress>,
 
     /// Accepted for compatibility; logs for that service have the format json.
