@@ -1,19 +1,20 @@
 //! What only some operating systems have.
 
+pub(crate) mod datagrams;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Signals, granted_buffer, host_name, max_workers, no_core_dumps, no_timestamps, owner_only,
-    raise_descriptor_limit, receive_overruns, reset_path_mtu, share_port, sleep_precisely,
+    Signals, granted_buffer, host_name, is_refusal_of_size, max_workers, no_core_dumps, owner_only,
+    raise_descriptor_limit, receive_overruns, share_port,
 };
 
 #[cfg(not(unix))]
 mod other;
 #[cfg(not(unix))]
 pub(crate) use other::{
-    Signals, granted_buffer, host_name, max_workers, no_core_dumps, no_timestamps, owner_only,
-    raise_descriptor_limit, receive_overruns, reset_path_mtu, share_port, sleep_precisely,
+    Signals, granted_buffer, host_name, is_refusal_of_size, max_workers, no_core_dumps, owner_only,
+    raise_descriptor_limit, receive_overruns, share_port,
 };
 
 /// What somebody outside wants.

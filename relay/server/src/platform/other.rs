@@ -31,12 +31,6 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     None
 }
 
-pub(crate) fn reset_path_mtu<T>(_: &T, _: bool) -> io::Result<()> {
-    Ok(())
-}
-
-pub(crate) fn no_timestamps<T>(_: &T) {}
-
 pub(crate) fn receive_overruns<T>(_: &T) -> Option<u64> {
     None
 }
@@ -52,7 +46,9 @@ pub(crate) fn share_port<T>(_: &T) -> io::Result<()> {
 
 pub(crate) fn no_core_dumps() {}
 
-pub(crate) fn sleep_precisely() {}
+pub(crate) fn is_refusal_of_size(_: &io::Error) -> bool {
+    false
+}
 
 pub(crate) fn granted_buffer(reported: usize) -> usize {
     reported

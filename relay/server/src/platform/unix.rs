@@ -57,12 +57,9 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     usize::try_from(limit).ok()
 }
 
-/// Lets short sleeps of this thread end on time: by default the system rounds them up by as much as they last.
-pub(crate) fn sleep_precisely() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = nix::sys::prctl::set_timerslack(1) {
-        tracing::debug!(%error, "Short sleeps take longer");
-    }
+/// Whether the system or its network adapter cannot send something of this size.
+pub(crate) fn is_refusal_of_size(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EMSGSIZE))
 }
 
 /// The buffer that was granted, from what the system reports: Linux counts its own book-keeping too (socket(7)).
@@ -72,43 +69,6 @@ pub(crate) fn granted_buffer(reported: usize) -> usize {
         false => reported,
     }
 }
-
-/// Path-MTU discovery as the system has it. The batching library forbids fragmentation, which suits QUIC; a relay passes
-/// on what it gets.
-#[cfg(target_os = "linux")]
-pub(crate) fn reset_path_mtu(socket: &impl AsRawFd, is_v6: bool) -> io::Result<()> {
-    match is_v6 {
-        false => set_option(
-            socket,
-            libc::IPPROTO_IP,
-            libc::IP_MTU_DISCOVER,
-            libc::IP_PMTUDISC_WANT,
-        ),
-        true => set_option(
-            socket,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MTU_DISCOVER,
-            libc::IPV6_PMTUDISC_WANT,
-        ),
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn reset_path_mtu(_: &impl AsRawFd, _: bool) -> io::Result<()> {
-    Ok(())
-}
-
-/// The batching library has every datagram stamped with a time and its destination, which nobody reads here; a system
-/// that insists on that is a little slower.
-#[cfg(target_os = "linux")]
-pub(crate) fn no_timestamps(socket: &impl AsRawFd) {
-    let _ = set_option(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0);
-    let _ = set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 0);
-    let _ = set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 0);
-}
-
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn no_timestamps(_: &impl AsRawFd) {}
 
 /// Lets other sockets of this user be bound to the same port; the kernel spreads senders over them by their addresses.
 #[cfg(target_os = "linux")]
@@ -156,8 +116,9 @@ pub(crate) fn receive_overruns(_: &impl AsRawFd) -> Option<u64> {
     None
 }
 
+/// Sets an option whose value is an int.
 #[cfg(target_os = "linux")]
-fn set_option(
+pub(super) fn set_option(
     socket: &impl AsRawFd,
     level: libc::c_int,
     name: libc::c_int,

@@ -1,17 +1,14 @@
 //! Memory for one receive call.
 
-use std::{
-    io::{self, IoSliceMut},
-    net::SocketAddr,
-};
+use std::{io, net::SocketAddr};
 
-use quinn_udp::{EcnCodepoint, RecvMeta};
 use relay_core::Train;
 
 use super::socket::UdpSocket;
+use crate::platform::datagrams::{Ecn, MAX_MESSAGES, Receiver};
 
-/// Buffers per receive call. Batches pay off where many senders meet, at the listen port; the library takes no more.
-pub(super) const BUFFERS: usize = 32;
+/// Buffers per receive call. Batches pay off where many senders meet, at the listen port.
+pub(super) const BUFFERS: usize = MAX_MESSAGES;
 /// Buffers for the first call at the socket of an allocation, where little is waiting mostly.
 pub(super) const FEW_BUFFERS: usize = 4;
 /// Bytes in a buffer from which few of them are used: what passes through many large ones falls out of the caches.
@@ -21,7 +18,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 
 pub(super) struct Buffers {
     memory: Box<[u8]>,
-    meta: [RecvMeta; BUFFERS],
+    receiver: Receiver,
     /// How many suit what came last.
     suitable: usize,
 }
@@ -30,7 +27,7 @@ pub(super) struct Buffers {
 #[derive(Clone, Copy)]
 pub(super) struct Received<'a> {
     pub(super) from: SocketAddr,
-    pub(super) ecn: Option<EcnCodepoint>,
+    pub(super) ecn: Ecn,
     pub(super) train: Train<'a>,
 }
 
@@ -38,18 +35,17 @@ impl Buffers {
     pub(super) fn new() -> Self {
         Self {
             memory: vec![0; BUFFERS * BUFFER_BYTES].into_boxed_slice(),
-            meta: [RecvMeta::default(); BUFFERS],
+            receiver: Receiver::new(),
             suitable: BUFFERS,
         }
     }
 
     /// Receives into at most so many buffers; returns how many are filled.
     pub(super) fn fill(&mut self, socket: &UdpSocket, most: usize) -> io::Result<usize> {
-        let mut chunks = self.memory.chunks_exact_mut(BUFFER_BYTES);
-        let mut next = || IoSliceMut::new(chunks.next().unwrap_or_default());
-        let mut slices: [IoSliceMut<'_>; BUFFERS] = std::array::from_fn(|_| next());
-        let filled = socket.receive(&mut slices[..most.min(BUFFERS)], &mut self.meta)?;
-        let bytes: usize = self.meta.iter().take(filled).map(|meta| meta.len).sum();
+        let buffers = self.memory.chunks_exact_mut(BUFFER_BYTES).take(most);
+        let filled = socket.receive(&mut self.receiver, buffers)?;
+        let arrivals = self.receiver.arrivals().iter().take(filled);
+        let bytes: usize = arrivals.map(|it| it.len).sum();
         self.suitable = match bytes >= filled * LARGE {
             true => FEW_BUFFERS,
             false => BUFFERS,
@@ -62,22 +58,16 @@ impl Buffers {
         self.suitable
     }
 
-    /// How many of the first buffers hold one datagram rather than several that the kernel has joined.
-    pub(super) fn singles(&self, filled: usize) -> u64 {
-        let filled = self.meta.iter().take(filled);
-        filled.filter(|meta| meta.len <= meta.stride).count() as u64
-    }
-
     /// What one buffer was filled with.
     pub(super) fn get(&self, index: usize) -> Received<'_> {
-        let meta = &self.meta[index];
+        let arrival = &self.receiver.arrivals()[index];
         let start = index * BUFFER_BYTES;
-        let len = meta.len.min(BUFFER_BYTES);
+        let len = arrival.len.min(BUFFER_BYTES);
         let bytes = &self.memory[start..start + len];
         Received {
-            from: meta.addr,
-            ecn: meta.ecn,
-            train: Train::new(bytes, meta.stride),
+            from: arrival.from,
+            ecn: arrival.ecn,
+            train: Train::new(bytes, arrival.segment_size),
         }
     }
 }

@@ -7,7 +7,6 @@
 use std::net::SocketAddr;
 
 use connlib_stun::channel;
-use quinn_udp::EcnCodepoint;
 use relay_core::{Family, Forwarder, Route, family_of};
 
 use super::{
@@ -15,6 +14,7 @@ use super::{
     socket::Batch,
     sockets::{SocketId, Sockets},
 };
+use crate::platform::datagrams::Ecn;
 
 /// Datagrams of one batch: what the kernel takes.
 const MAX_SEGMENTS: usize = 64;
@@ -30,7 +30,7 @@ pub(crate) struct Egress {
     /// Memory of runs that were sent.
     spare: Vec<Vec<u8>>,
     /// Congestion mark of the train that is being forwarded; passed on.
-    pub(crate) ecn: Option<EcnCodepoint>,
+    pub(crate) ecn: Ecn,
 }
 
 /// Datagrams of one flow.
@@ -47,8 +47,7 @@ struct Run {
 struct Key {
     socket: SocketId,
     to: SocketAddr,
-    /// Bits of the congestion mark.
-    ecn: Option<u8>,
+    ecn: Ecn,
 }
 
 /// The forwarder that the state machine sees.
@@ -60,7 +59,7 @@ pub(crate) struct Outgoing<'a> {
 
 impl Forwarder for Outgoing<'_> {
     fn forward(&mut self, route: Route, payload: &[u8]) {
-        let ecn = self.egress.ecn.map(|ecn| ecn as u8);
+        let ecn = self.egress.ecn;
         match route {
             Route::ToPeer { port, peer } => {
                 let socket = SocketId::Allocation(port, peer.family());
@@ -147,7 +146,7 @@ impl Run {
     fn send(&mut self, sockets: &mut Sockets) {
         let batch = Batch {
             to: self.key.to,
-            ecn: self.key.ecn.and_then(EcnCodepoint::from_bits),
+            ecn: self.key.ecn,
             bytes: &self.bytes,
             segment_size: self.segment_size,
         };
@@ -173,7 +172,7 @@ mod tests {
         let key = Key {
             socket: SocketId::Listen(Family::V4),
             to: ([192, 0, 2, 1], 1).into(),
-            ecn: None,
+            ecn: Ecn::default(),
         };
         let mut run = Run::new(key, Vec::new());
         let mut batches = Vec::new();

@@ -7,7 +7,6 @@
 
 mod buffers;
 mod egress;
-mod pace;
 mod ready;
 mod siblings;
 mod socket;
@@ -24,10 +23,9 @@ use anyhow::{Context as _, Result};
 use mio::{Events, Poll, Token, Waker};
 use relay_core::{Command, Server, Train};
 
-use crate::{platform, shared::Shared, statistics::Statistics};
+use crate::{platform::datagrams::Ecn, shared::Shared, statistics::Statistics};
 use buffers::{Buffers, FEW_BUFFERS};
 use egress::{Egress, Outgoing, listen_socket};
-use pace::Pace;
 use ready::Ready;
 use siblings::{Inbox, Parcel, Siblings};
 use socket::{Batch, SendCounters};
@@ -106,9 +104,6 @@ pub(crate) struct Worker {
     orders: mpsc::Receiver<Order>,
     shared: Arc<Shared>,
     counters: IoCounters,
-    pace: Pace,
-    /// Buffers that brought one datagram, since the last wake-up.
-    singles: u64,
     next_tick: Instant,
 }
 
@@ -151,8 +146,6 @@ pub(crate) fn group(
             orders: receiver,
             shared: Arc::clone(shared),
             counters: IoCounters::default(),
-            pace: Pace::new(Instant::now()),
-            singles: 0,
             next_tick: Instant::now(),
         });
         handles.push(Handle { orders, waker });
@@ -163,7 +156,6 @@ pub(crate) fn group(
 impl Worker {
     /// Serves until it is told to stop.
     pub(crate) fn run(mut self) -> Result<()> {
-        platform::sleep_precisely();
         let mut events = Events::with_capacity(EVENTS);
         loop {
             self.wait(&mut events)?;
@@ -177,16 +169,6 @@ impl Worker {
             self.receive();
             self.read_siblings(now);
             self.keep_time(now);
-            self.rest(now);
-        }
-    }
-
-    /// Rests before the next look, if that is worth it.
-    fn rest(&mut self, now: Instant) {
-        let singles = std::mem::take(&mut self.singles);
-        let rest = self.pace.note(singles, now);
-        if let Some(rest) = rest.filter(|_| self.ready.is_empty()) {
-            std::thread::sleep(rest);
         }
     }
 
@@ -270,7 +252,6 @@ impl Worker {
         };
         self.counters.receive_calls += 1;
         self.counters.received_trains += filled as u64;
-        self.singles += self.buffers.singles(filled);
         for index in 0..filled {
             self.handle_train(id, index, now);
             self.execute_commands(now);
@@ -329,7 +310,7 @@ impl Worker {
     fn reply(&mut self, to: SocketAddr, bytes: &[u8]) {
         let batch = Batch {
             to,
-            ecn: None,
+            ecn: Ecn::default(),
             bytes,
             segment_size: bytes.len(),
         };

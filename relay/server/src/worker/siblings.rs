@@ -13,8 +13,9 @@ use std::{
 
 use crossbeam_queue::ArrayQueue;
 use mio::Waker;
-use quinn_udp::EcnCodepoint;
 use relay_core::{AllocationPort, ClientSocket, Holder, PeerSocket, Shard, Users};
+
+use crate::platform::datagrams::Ecn;
 
 /// Notices that wait in an inbox.
 const MAX_NOTICES: usize = 1024;
@@ -54,7 +55,7 @@ pub(super) struct Parcel {
 struct ParcelTrain {
     port: AllocationPort,
     from: PeerSocket,
-    ecn: Option<EcnCodepoint>,
+    ecn: Ecn,
     segment_size: usize,
     end: usize,
     /// Its last datagram is shorter than the others: none can follow.
@@ -167,7 +168,7 @@ impl Siblings {
         &mut self,
         port: AllocationPort,
         from: PeerSocket,
-        ecn: Option<EcnCodepoint>,
+        ecn: Ecn,
         payload: &[u8],
     ) {
         let to = usize::from(self.shard.owner_of(port.get()));
@@ -263,15 +264,7 @@ impl Parcel {
     /// Destination, relayed source, mark, bytes and segment size of each train.
     pub(super) fn trains(
         &self,
-    ) -> impl Iterator<
-        Item = (
-            AllocationPort,
-            PeerSocket,
-            Option<EcnCodepoint>,
-            &[u8],
-            usize,
-        ),
-    > {
+    ) -> impl Iterator<Item = (AllocationPort, PeerSocket, Ecn, &[u8], usize)> {
         let mut start = 0;
         self.trains.iter().map(move |train| {
             let bytes = self.bytes.get(start..train.end).unwrap_or_default();
@@ -351,7 +344,7 @@ mod tests {
         );
         assert_eq!(siblings[0].shard.owner_of(port.get()), 1);
         for len in [9, 9, 4, 9, 0, 3] {
-            siblings[0].pack(port, from, None, &vec![7; len]);
+            siblings[0].pack(port, from, Ecn::default(), &vec![7; len]);
         }
         siblings[0].dispatch();
         let parcel = siblings[1].next_parcel().unwrap();
@@ -368,7 +361,7 @@ mod tests {
         let port = AllocationPort::new(50_002);
         let from = PeerSocket::new(([198, 51, 100, 7], 50_000).into());
         for _ in 0..MAX_PARCELS + 5 {
-            siblings[0].pack(port, from, None, &[1; 100]);
+            siblings[0].pack(port, from, Ecn::default(), &[1; 100]);
             siblings[0].dispatch();
         }
         assert_eq!(siblings[0].dropped, 5);

@@ -2,15 +2,17 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, IoSliceMut},
+    io,
     net::{IpAddr, SocketAddr},
 };
 
 use mio::{Interest, Registry, Token};
-use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::platform;
+use crate::platform::{
+    self,
+    datagrams::{self, Departure, Ecn, Receiver},
+};
 
 /// Datagrams that wait for one socket; what comes on top is dropped. A quarter of a second at 1000 packets per second.
 const MAX_QUEUED_DATAGRAMS: usize = 256;
@@ -46,7 +48,7 @@ impl SendCounters {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batch<'a> {
     pub(crate) to: SocketAddr,
-    pub(crate) ecn: Option<EcnCodepoint>,
+    pub(crate) ecn: Ecn,
     pub(crate) bytes: &'a [u8],
     pub(crate) segment_size: usize,
 }
@@ -67,20 +69,21 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct UdpSocket {
     io: mio::net::UdpSocket,
-    state: UdpSocketState,
     plan: Plan,
     /// Largest segment that the offload may be tried with; lowered by refusals.
     max_segment: usize,
     queue: VecDeque<Queued>,
     queued_datagrams: usize,
     queued_bytes: usize,
+    /// Whether an event tells when it takes datagrams again. It costs one for every datagram sent, so only then.
+    is_awaited: bool,
 }
 
 /// What is left of a batch.
 #[derive(Debug)]
 struct Queued {
     to: SocketAddr,
-    ecn: Option<EcnCodepoint>,
+    ecn: Ecn,
     bytes: Vec<u8>,
     segment_size: usize,
 }
@@ -117,20 +120,36 @@ impl UdpSocket {
         socket.set_recv_buffer_size(plan.buffer_bytes)?;
         socket.set_send_buffer_size(plan.buffer_bytes)?;
         socket.bind(&plan.bind.into())?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        socket.set_nonblocking(true)?;
         let mut io = mio::net::UdpSocket::from_std(socket.into());
-        platform::reset_path_mtu(&io, plan.bind.is_ipv6())?;
-        platform::no_timestamps(&io);
-        registry.register(&mut io, token, Interest::READABLE | Interest::WRITABLE)?;
+        datagrams::prepare(&io, plan.bind.is_ipv6(), plan.offload)?;
+        let can_segment = plan.offload && datagrams::can_segment(&io);
+        registry.register(&mut io, token, Interest::READABLE)?;
         Ok(Self {
             io,
-            state,
-            max_segment: if plan.offload { usize::MAX } else { 0 },
+            max_segment: if can_segment { usize::MAX } else { 0 },
             plan,
             queue: VecDeque::new(),
             queued_datagrams: 0,
             queued_bytes: 0,
+            is_awaited: false,
         })
+    }
+
+    /// Has an event tell when the socket takes datagrams again exactly while some wait for that.
+    pub(crate) fn await_room(&mut self, registry: &Registry, token: Token) {
+        let is_awaited = !self.queue.is_empty();
+        if is_awaited == self.is_awaited {
+            return;
+        }
+        let interest = match is_awaited {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        match registry.reregister(&mut self.io, token, interest) {
+            Ok(()) => self.is_awaited = is_awaited,
+            Err(error) => tracing::debug!(%error, "Cannot wait for room at a socket"),
+        }
     }
 
     pub(crate) fn deregister(&mut self, registry: &Registry) {
@@ -141,11 +160,10 @@ impl UdpSocket {
 
     /// What the kernel granted: receive and send buffer in bytes.
     pub(crate) fn buffer_sizes(&self) -> io::Result<(usize, usize)> {
-        let receive = self.state.recv_buffer_size(UdpSockRef::from(&self.io))?;
-        let send = self.state.send_buffer_size(UdpSockRef::from(&self.io))?;
+        let socket = SockRef::from(&self.io);
         Ok((
-            platform::granted_buffer(receive),
-            platform::granted_buffer(send),
+            platform::granted_buffer(socket.recv_buffer_size()?),
+            platform::granted_buffer(socket.send_buffer_size()?),
         ))
     }
 
@@ -155,12 +173,12 @@ impl UdpSocket {
     }
 
     /// Fills buffers with what is there.
-    pub(crate) fn receive(
+    pub(crate) fn receive<'a>(
         &self,
-        buffers: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
+        receiver: &mut Receiver,
+        buffers: impl Iterator<Item = &'a mut [u8]>,
     ) -> io::Result<usize> {
-        self.state.recv(UdpSockRef::from(&self.io), buffers, meta)
+        receiver.receive(&self.io, buffers)
     }
 
     /// Sends a batch behind whatever waits already.
@@ -235,9 +253,6 @@ impl UdpSocket {
                 Err(error) => {
                     tracing::trace!(%error, to = %batch.to, "Datagrams refused");
                     counters.refused += datagrams;
-                    if is_offload_refusal(&error) {
-                        self.forgive();
-                    }
                 }
             }
             done += part.len();
@@ -248,20 +263,21 @@ impl UdpSocket {
     }
 
     fn transmit_part(&self, batch: &Batch<'_>, part: &[u8]) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: batch.to,
+        let segment_size = (batch.segment_size < part.len()).then_some(batch.segment_size);
+        let departure = Departure {
+            to: batch.to,
+            source: self.plan.source,
             ecn: batch.ecn,
-            contents: part,
-            segment_size: (batch.segment_size < part.len()).then_some(batch.segment_size),
-            src_ip: self.plan.source,
+            bytes: part,
+            segment_size: segment_size.and_then(|size| u16::try_from(size).ok()),
         };
-        self.state.try_send(UdpSockRef::from(&self.io), &transmit)
+        datagrams::send(&self.io, &departure)
     }
 
     /// Bytes that one call may take.
     fn part_len(&self, segment_size: usize) -> usize {
         match segment_size <= self.max_segment {
-            true => segment_size.saturating_mul(self.state.max_gso_segments().max(1)),
+            true => usize::MAX,
             false => segment_size,
         }
     }
@@ -278,17 +294,6 @@ impl UdpSocket {
                 0
             }
         };
-        self.forgive();
-    }
-
-    /// Takes back what the library concluded from the refusal: it would switch off more than necessary.
-    fn forgive(&mut self) {
-        if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.io)) {
-            self.state = state;
-        }
-        if let Err(error) = platform::reset_path_mtu(&self.io, self.plan.bind.is_ipv6()) {
-            tracing::debug!(%error, "Cannot reset path-MTU discovery");
-        }
     }
 }
 
@@ -312,9 +317,5 @@ impl Queued {
 
 /// What Linux answers when a batch cannot be segmented on its way: EINVAL, EIO, or EMSGSIZE in newer kernels.
 fn is_offload_refusal(error: &io::Error) -> bool {
-    /// EIO, the same number wherever this matters.
-    const EIO: i32 = 5;
-    error.kind() == io::ErrorKind::InvalidInput
-        || error.raw_os_error() == Some(EIO)
-        || quinn_udp::is_msg_size_err(error)
+    error.kind() == io::ErrorKind::InvalidInput || platform::is_refusal_of_size(error)
 }

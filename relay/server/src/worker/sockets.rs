@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    hash::{BuildHasherDefault, Hash, Hasher},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket},
 };
@@ -20,7 +21,7 @@ const SMALL_LISTEN_BUFFER: usize = 1024 * 1024;
 const ALLOCATION_BUFFER: usize = 1024 * 1024;
 
 /// Which socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SocketId {
     /// The listen port.
     Listen(Family),
@@ -51,6 +52,36 @@ impl SocketId {
     }
 }
 
+impl Hash for SocketId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_usize(self.token().0);
+    }
+}
+
+/// Spreads [`SocketId`]s over a table, once per batch of datagrams. Ports are drawn by the relay, so nobody can choose
+/// them to collide.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_usize(&mut self, value: usize) {
+        /// 2^64 divided by the golden ratio: multiples of it fill the upper bits evenly, which tables look at.
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let spread = (value as u64).wrapping_mul(SPREAD);
+        self.0 = spread ^ spread >> 32;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_usize(self.0 as usize ^ usize::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// What the sockets are bound to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BindOptions {
@@ -68,7 +99,7 @@ pub(crate) struct Sockets {
     /// Source addresses for sockets that are bound to no particular one.
     sources: [Option<IpAddr>; 2],
     registry: Registry,
-    table: HashMap<SocketId, UdpSocket>,
+    table: HashMap<SocketId, UdpSocket, BuildHasherDefault<IdHasher>>,
     counters: SendCounters,
     /// Of sockets that were closed.
     overruns_before: u64,
@@ -106,7 +137,7 @@ impl Sockets {
             options,
             is_shared: shard.has_siblings(),
             registry,
-            table: HashMap::new(),
+            table: HashMap::default(),
             counters: SendCounters::default(),
             overruns_before: 0,
         };
@@ -175,6 +206,7 @@ impl Sockets {
     pub(crate) fn send(&mut self, id: SocketId, batch: Batch<'_>) {
         if let Some(socket) = self.table.get_mut(&id) {
             socket.send(batch, &mut self.counters);
+            socket.await_room(&self.registry, id.token());
         }
     }
 
@@ -182,6 +214,7 @@ impl Sockets {
     pub(crate) fn flush(&mut self, id: SocketId) {
         if let Some(socket) = self.table.get_mut(&id) {
             socket.flush(&mut self.counters);
+            socket.await_room(&self.registry, id.token());
         }
     }
 
