@@ -11,6 +11,7 @@ mod ready;
 mod siblings;
 mod socket;
 mod sockets;
+mod standing;
 
 use std::{
     io,
@@ -31,6 +32,7 @@ use siblings::{Inbox, Parcel, Siblings};
 use socket::{Batch, SendCounters};
 pub(crate) use sockets::BindOptions;
 use sockets::{SocketId, Sockets};
+use standing::Look;
 
 /// Turns between looks at the poll, so that sockets which become readable do not wait long.
 const TURNS_PER_POLL: usize = 64;
@@ -242,7 +244,10 @@ impl Worker {
         };
         let filled = match self.buffers.fill(socket, most) {
             Ok(filled) => filled,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.sockets.note_queue(id, Look::Other, now);
+                return false;
+            }
             Err(error) => {
                 // What lies behind the error is read when the next datagram arrives; an error that stays must not keep
                 // the worker busy.
@@ -250,6 +255,11 @@ impl Worker {
                 return false;
             }
         };
+        let look = match filled == most && self.buffers.suitable() == FEW_BUFFERS {
+            true => Look::Trains,
+            false => Look::Other,
+        };
+        self.sockets.note_queue(id, look, now);
         self.counters.receive_calls += 1;
         self.counters.received_trains += filled as u64;
         for index in 0..filled {
@@ -368,6 +378,7 @@ impl Worker {
         if let Ok(unix_now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
             self.server.set_unix_time(unix_now, now);
         }
+        self.sockets.tick();
         let io = IoCounters {
             sent: self.sockets.counters(),
             receive_overruns: self.sockets.receive_overruns(),

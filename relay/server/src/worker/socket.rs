@@ -4,11 +4,13 @@ use std::{
     collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
+    time::Instant,
 };
 
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::standing::{self, Look};
 use crate::platform::{
     self,
     datagrams::{self, Departure, Ecn, Receiver},
@@ -70,6 +72,7 @@ pub(crate) struct Plan {
 pub(crate) struct UdpSocket {
     io: mio::net::UdpSocket,
     plan: Plan,
+    arrivals: standing::Queue,
     /// Largest segment that the offload may be tried with; lowered by refusals.
     max_segment: usize,
     queue: VecDeque<Queued>,
@@ -128,6 +131,7 @@ impl UdpSocket {
         Ok(Self {
             io,
             max_segment: if can_segment { usize::MAX } else { 0 },
+            arrivals: standing::Queue::new(plan.buffer_bytes),
             plan,
             queue: VecDeque::new(),
             queued_datagrams: 0,
@@ -179,6 +183,29 @@ impl UdpSocket {
         buffers: impl Iterator<Item = &'a mut [u8]>,
     ) -> io::Result<usize> {
         receiver.receive(&self.io, buffers)
+    }
+
+    /// A receive call has shown this. Whether the queue is kept short from now on.
+    pub(super) fn note_queue(&mut self, look: Look, now: Instant) -> bool {
+        let change = self.arrivals.note(look, now);
+        self.resize(change);
+        change.is_some()
+    }
+
+    /// Another second is over for a short queue. Whether it stays short.
+    pub(crate) fn tick_queue(&mut self) -> bool {
+        let overruns = self.receive_overruns().unwrap_or(0);
+        let change = self.arrivals.tick(overruns);
+        self.resize(change);
+        self.arrivals.is_short()
+    }
+
+    fn resize(&self, receive_buffer: Option<usize>) {
+        if let Some(bytes) = receive_buffer
+            && let Err(error) = SockRef::from(&self.io).set_recv_buffer_size(bytes)
+        {
+            tracing::debug!(%error, "Cannot change a receive buffer");
+        }
     }
 
     /// Sends a batch behind whatever waits already.

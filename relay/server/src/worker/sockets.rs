@@ -5,13 +5,17 @@ use std::{
     hash::{BuildHasherDefault, Hash, Hasher},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 use mio::{Registry, Token};
 use relay_core::{AllocationPort, Family, PublicAddresses, Shard};
 
-use super::socket::{self, Batch, Plan, SendCounters, UdpSocket};
+use super::{
+    socket::{self, Batch, Plan, SendCounters, UdpSocket},
+    standing::Look,
+};
 
 /// Kernel buffers of the listen port, which carries everybody's data.
 const LISTEN_BUFFER: usize = 8 * 1024 * 1024;
@@ -100,6 +104,8 @@ pub(crate) struct Sockets {
     sources: [Option<IpAddr>; 2],
     registry: Registry,
     table: HashMap<SocketId, UdpSocket, BuildHasherDefault<IdHasher>>,
+    /// Those whose receive queue is kept short.
+    short: Vec<SocketId>,
     counters: SendCounters,
     /// Of sockets that were closed.
     overruns_before: u64,
@@ -138,6 +144,7 @@ impl Sockets {
             is_shared: shard.has_siblings(),
             registry,
             table: HashMap::default(),
+            short: Vec::new(),
             counters: SendCounters::default(),
             overruns_before: 0,
         };
@@ -216,6 +223,25 @@ impl Sockets {
             socket.flush(&mut self.counters);
             socket.await_room(&self.registry, id.token());
         }
+    }
+
+    /// A receive call has shown this of the socket's queue.
+    pub(super) fn note_queue(&mut self, id: SocketId, look: Look, now: Instant) {
+        if let Some(socket) = self.table.get_mut(&id)
+            && socket.note_queue(look, now)
+        {
+            tracing::debug!(?id, "Datagrams come faster than they can be relayed");
+            self.short.push(id);
+        }
+    }
+
+    /// Another second is over.
+    pub(crate) fn tick(&mut self) {
+        let table = &mut self.table;
+        self.short.retain(|id| {
+            let socket = table.get_mut(id);
+            socket.is_some_and(UdpSocket::tick_queue)
+        });
     }
 
     pub(crate) fn counters(&self) -> SendCounters {
