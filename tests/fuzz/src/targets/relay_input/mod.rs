@@ -8,11 +8,13 @@
 //! * at most one reply per request, to whoever asked, no larger than the request calls for, and within the rate limit;
 //! * data is only relayed on channels that an authenticated client bound within ten minutes, between the right ends, never
 //!   to a peer that the policy refuses, and only from sockets that the driver holds (A15);
+//! * two workers ([`workers`]) do together what one does, and each only with ports of its own;
 //! * sockets, allocations and channels agree with one another, and stay within the configured bounds;
 //! * the next deadline is in the future once time was handled.
 
 mod model;
 mod requests;
+mod workers;
 mod world;
 
 use std::time::Duration;
@@ -87,8 +89,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         life.extend([4, 0, 0, 1, 0, 4, 1, 2, 3, 4, 3, 0, 1, 0, 4, 1, 2, 3, 4]);
         life.extend([0, 200, 2]);
     }
+    let mut life_of_two = life.clone();
+    life_of_two[1] = 1;
     let single = (0..6u8).map(|body| vec![0, 0, 0, 0, 11, 0, 0, 1, 1, body, 0, 0, 0, 0]);
-    single.chain([life]).collect()
+    single.chain([life, life_of_two]).collect()
 }
 
 /// Requests as clients send them, for other targets' seeds.
@@ -99,4 +103,41 @@ pub fn sample_requests() -> Vec<Vec<u8>> {
     (0..6u8)
         .map(|body| requests::request(&mut Input::new(&[0, 1, 1, body]), &mut world, client))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// The grammar's bytes for: no software, a new transaction, no damage.
+    const PLAIN: [u8; 3] = [0, 1, 0];
+
+    fn ask(world: &mut World, client: SocketAddr, body: &[u8]) {
+        let bytes = [body, &PLAIN].concat();
+        let request = requests::request(&mut Input::new(&bytes), world, client);
+        world.client_sends(client, &request, request.len());
+    }
+
+    /// The two-worker half of the target does what it is there for.
+    #[test]
+    fn workers_hand_datagrams_to_each_other() {
+        let mut world = World::new(&mut Input::new(&[0, 1, 15]));
+        let clients = [1000, 1001].map(|port| SocketAddr::from(([192, 0, 2, 1], port)));
+        for (client, user) in clients.into_iter().zip(0..) {
+            // A good nonce, signed: Allocate for UDP and 600 s.
+            ask(&mut world, client, &[user, 1, 1, 5, 0, 0, 0, 5, 0, 0, 0]);
+        }
+        let indices = clients.map(|client| world.port_index(client).expect("it was granted"));
+        for (client, user) in clients.into_iter().zip(0..) {
+            // ChannelBind of 0x4000 to the other's relayed address.
+            let other = indices[1 - usize::from(user)];
+            ask(&mut world, client, &[user, 1, 1, 3, 2, 0, 0, 5, other]);
+        }
+        let datagram = [0x40, 0, 0, 1, 9];
+        world.client_sends(clients[0], &datagram, datagram.len());
+        world.check();
+        assert_eq!(world.crossed(), 1);
+    }
 }

@@ -54,6 +54,11 @@ impl Model {
         self.allocations.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn port_of(&self, client: SocketAddr) -> Option<u16> {
+        self.allocations.get(&client).copied()
+    }
+
     pub(super) fn ports(&self) -> BTreeSet<u16> {
         self.allocations.values().copied().collect()
     }
@@ -147,7 +152,7 @@ impl Model {
                     && self.allocations.get(&to.address()) == Some(&peer.port())
                     && self.bound_to(to.address(), number.get()) == Some(relayed)
             }
-            Route::ToSibling { .. } => panic!("a single server has no siblings"),
+            Route::ToSibling { .. } => panic!("delivered by the workers"),
         };
         leads_there && data == payload
     }

@@ -12,14 +12,16 @@ use connlib_stun::{
     classify, relay_password,
 };
 use relay_core::{
-    AllocationPort, Command, Config, Forwarder, PortRange, Profile, PublicAddresses, Route, Server,
-    Train, family_of,
+    AllocationPort, Command, Config, PortRange, Profile, PublicAddresses, Route, Train, family_of,
 };
 
 use super::requests;
 use crate::{
     input::Input,
-    targets::relay_input::model::{Model, is_forbidden},
+    targets::relay_input::{
+        model::{Model, is_forbidden},
+        workers::{Sink, Workers},
+    },
 };
 
 /// Wall-clock time at the start.
@@ -41,7 +43,7 @@ pub(super) struct User {
 
 /// A relay and its driver.
 pub(super) struct World {
-    server: Server,
+    server: Workers,
     start: Instant,
     now: Instant,
     ports: u16,
@@ -57,15 +59,6 @@ pub(super) struct World {
     model: Model,
 }
 
-#[derive(Default)]
-struct Sink(Vec<(Route, Vec<u8>)>);
-
-impl Forwarder for Sink {
-    fn forward(&mut self, route: Route, payload: &[u8]) {
-        self.0.push((route, payload.to_vec()));
-    }
-}
-
 /// A datagram of a train, as its sender's secrets tell.
 struct Sent<'a> {
     bytes: &'a [u8],
@@ -75,7 +68,8 @@ struct Sent<'a> {
 
 impl World {
     pub(super) fn new(input: &mut Input<'_>) -> Self {
-        let (flags, ports) = (input.u8(), 1 + input.u16() % 16);
+        let (flags, size) = (input.u8(), input.u16());
+        let (ports, workers) = (1 + size % 16, 1 + (size >> 8 & 1));
         let (v4, v6) = (PUBLIC_V4.into(), PUBLIC_V6.into());
         let public = match flags & 3 {
             0 | 1 => PublicAddresses::Dual(v4, v6),
@@ -96,7 +90,7 @@ impl World {
         }
         let start = Instant::now();
         let unix = Duration::from_secs(UNIX_START);
-        let server = Server::new(config, [7; 32], start, unix).expect("the settings are sound");
+        let server = Workers::new(&config, workers, start, unix);
         Self {
             users: users(server.stamp_secret().expose()),
             model: Model::new(server.config(), start),
@@ -140,6 +134,18 @@ impl World {
     /// A port of the range, or just beside it.
     pub(super) fn port(&self, input: &mut Input<'_>) -> u16 {
         FIRST_PORT + u16::from(input.u8()) % (self.ports + 1)
+    }
+
+    /// Number of a client's port within the range.
+    #[cfg(test)]
+    pub(super) fn port_index(&self, client: SocketAddr) -> Option<u8> {
+        let port = self.model.port_of(client)?;
+        u8::try_from(port - FIRST_PORT).ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn crossed(&self) -> usize {
+        self.server.crossed()
     }
 
     pub(super) fn user(&self, input: &mut Input<'_>) -> User {
@@ -297,8 +303,9 @@ impl World {
                     assert!(self.bound.remove(&(port.get(), family)), "not bound");
                     self.model.free(port.get());
                 }
-                // For those who share their users with others.
-                Command::UserGained { .. } | Command::UserLost { .. } => {}
+                Command::UserGained { .. } | Command::UserLost { .. } => {
+                    unreachable!("the workers' own affair")
+                }
             }
         }
         messages
@@ -409,7 +416,9 @@ impl World {
         let count = self.refusals.entry(client.ip()).or_default();
         *count += 1;
         let elapsed = (self.now - self.start).as_secs() + 1;
-        let budget = 100 + elapsed * u64::from(self.refusals_per_second);
+        // Every worker has a limit of its own.
+        let budget =
+            (100 + elapsed * u64::from(self.refusals_per_second)) * self.server.count() as u64;
         assert!(*count <= budget, "{count} refusals in {elapsed} s");
     }
 
