@@ -156,6 +156,36 @@ fn snownet_11_bad_integrity_changes_nothing() {
     assert!(world.allocation.has_allocation());
 }
 
+/// Not only a forged challenge: neither a success nor an error that would change something.
+#[test]
+fn snownet_11_forged_answers_of_any_kind_change_nothing() {
+    // The first forged answer to ALLOCATE is a success: the relay has it, we do not take it.
+    let mut world = World::new(only_v4());
+    world.run(ms(45));
+    world.relay.forge = true;
+    world.run(ms(900));
+    assert!(world.relay.allocated && !world.allocation.has_allocation());
+    assert_eq!(world.events.len(), 2, "host and reflexive address only");
+
+    for code in [
+        ErrorCode::ALLOCATION_MISMATCH,
+        ErrorCode::UNAUTHORIZED,
+        ErrorCode::UNKNOWN_ATTRIBUTE,
+    ] {
+        let mut world = World::allocated(only_v4());
+        world.relay.forge = true;
+        world.relay.errors.push_back((Method::ChannelBind, code));
+        world.bind(addr("198.51.100.9:1"));
+        world.run(ms(900));
+        assert!(world.allocation.has_allocation());
+        assert_eq!(world.free_reason(), None);
+        world.relay.forge = false;
+        world.run(secs(2));
+        assert_eq!(world.times(Method::ChannelBind), [1010, 2010], "{code:?}");
+        assert!(world.send(addr("198.51.100.9:1"), b"x"));
+    }
+}
+
 #[test]
 fn snownet_12_mismatch_on_allocate() {
     let mut world = World::new(only_v4());

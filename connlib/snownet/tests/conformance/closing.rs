@@ -36,6 +36,29 @@ fn snownet_40_goodbye_arrives_and_ends_the_connection_at_once() {
 }
 
 #[test]
+fn snownet_40_lost_goodbye_is_a_dead_peer() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(2));
+    world.drop = Box::new(|_| true);
+    let now = world.now;
+    world.hosts[G].node.close(C as u32, Some(&packet(99)), now);
+    world.drain(G);
+    world.drop = Box::new(|_| false);
+    let closed = world.elapsed();
+    world.run_for(Duration::from_secs(60));
+    assert!(!world.received(C, G).contains(&99));
+    let failed = world.times(C, |e| *e == Event::ConnectionFailed(G as u32));
+    assert_eq!(failed.len(), 1);
+    // ICE times out 16.5 s after the first unanswered check, and 2 s of grace follow (snownet 28).
+    let after = failed[0] - closed;
+    assert!(
+        after >= Duration::from_millis(18_500) && after <= Duration::from_secs(20),
+        "{after:?}"
+    );
+}
+
+#[test]
 fn snownet_40_goodbye_leaves_through_a_relay_too() {
     let mut world = World::pair(1, Place::Symmetric, Place::Symmetric);
     world.establish(C, G);

@@ -333,6 +333,12 @@ fn snownet_42_answer_to_an_early_initiation_waits_for_the_gateways_nomination() 
     assert_eq!(inits(&world), 1);
     world.run_until(Duration::from_millis(50), |w| w.is_established(C, G));
     assert_eq!(inits(&world), 1);
+    world.ping(C, G);
+    world.run_for(Duration::from_secs(300));
+    for (host, peer) in [(C, G), (G, C)] {
+        let event = Event::ConnectionEstablished(peer as u32);
+        assert_eq!(world.count(host, |e| *e == event), 1);
+    }
 }
 
 #[test]

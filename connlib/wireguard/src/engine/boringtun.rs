@@ -261,6 +261,27 @@ mod tests {
         );
     }
 
+    /// snownet 59: each place takes messages of one type; on another one the engine would act on its own.
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "instead of a packet")]
+    fn snownet_59_opening_an_initiation_as_data_aborts_a_debug_build() {
+        let (mut initiator, mut responder) = (engine(1, 2), engine(2, 1));
+        let init = initiator.init();
+        let mut out = [0; 200];
+        let mut job = OpenJob::new(&init, &mut out);
+        responder.open(std::slice::from_mut(&mut job));
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "instead of a response")]
+    fn snownet_59_accepting_a_response_as_initiation_aborts_a_debug_build() {
+        let (mut initiator, mut responder) = (engine(1, 2), engine(2, 1));
+        let response = responder.accept_init(&initiator.init()).unwrap();
+        let _ = initiator.accept_init(&response);
+    }
+
     #[test]
     fn clearing_forgets_sessions_but_not_timestamps() {
         let (mut initiator, mut responder) = (engine(1, 2), engine(2, 1));

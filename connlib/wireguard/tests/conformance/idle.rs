@@ -288,6 +288,8 @@ fn snownet_6_one_hour_in_one_step() {
     world.client.stalled = true;
     world.gateway.stalled = true;
     world.run_for(secs(3600));
+    assert!(!world.client.peer.is_usable(world.now), "session is gone");
+    assert!(!world.gateway.peer.is_usable(world.now), "session is gone");
     world.resume(Side::Client);
     world.resume(Side::Gateway);
     world.run_for(Duration::ZERO);

@@ -190,6 +190,7 @@ impl Link {
     }
 }
 
+// snownet 57: an hour of silence, and the connection is still there.
 #[test]
 fn snownet_58_foreign_gateway_rekey_and_renewal() {
     let mut link = Link::new(Role::Initiator);
