@@ -126,6 +126,22 @@ mod tests {
     }
 
     #[test]
+    fn portal_33_delays_spread_over_the_whole_range() {
+        let factors: Vec<f64> = (0..=255)
+            .map(|seed| {
+                let mut backoff = Backoff::new(None, FirstConnect::Patient, [seed; 32]);
+                let retry = backoff.next(None, Instant::now()).unwrap();
+                retry.delay.div_duration_f64(INITIAL)
+            })
+            .collect();
+        let within = |from, to| factors.iter().filter(|f| (from..to).contains(*f)).count();
+        for tenth in 5..15 {
+            let (from, to) = (f64::from(tenth) / 10.0, f64::from(tenth + 1) / 10.0);
+            assert!(within(from, to) > 5, "{from} to {to}");
+        }
+    }
+
+    #[test]
     fn portal_33_an_exhausted_budget_ends_the_attempts() {
         let mut backoff = patient(Some(Duration::from_secs(10)));
         let start = Instant::now();

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tracing::Level;
 
 /// Nothing here takes longer, except what tests a longer limit.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -572,6 +573,101 @@ async fn tls_refuses_an_unknown_authority_and_retries() {
     };
     let (error, ()) = tokio::join!(expect_hiccup(&mut channel), server);
     assert!(matches!(error, ConnectionError::Tls(_)), "{error}");
+}
+
+/// Everything that is logged on this thread, with its level.
+#[derive(Clone, Default)]
+struct Logs(Arc<Mutex<Vec<(Level, String)>>>);
+
+impl Logs {
+    fn lines(&self, up_to: Level) -> Vec<String> {
+        let lines = self.0.lock().unwrap();
+        let of_level = lines.iter().filter(|(level, _)| *level <= up_to);
+        of_level.map(|(_, line)| line.clone()).collect()
+    }
+}
+
+impl tracing::Subscriber for Logs {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        let mut line = Line(span.metadata().name().to_owned());
+        span.record(&mut line);
+        let level = *span.metadata().level();
+        self.0.lock().unwrap().push((level, line.0));
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        let level = *event.metadata().level();
+        self.0.lock().unwrap().push((level, line.0));
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0.push_str(&format!(" {field}={value:?}"));
+    }
+}
+
+#[tokio::test]
+async fn portal_44_secrets_are_logged_at_trace_at_most_and_the_token_not_at_all_from_the_header() {
+    const SECRETS: [&str; 2] = ["FN/5aHrOj2IPteNZ", "hunter2"];
+    for (placement, up_to) in [
+        (TokenPlacement::HeaderAndQuery, Level::DEBUG),
+        (TokenPlacement::Header, Level::TRACE),
+    ] {
+        let logs = Logs::default();
+        let _guard = tracing::subscriber::set_default(logs.clone());
+        let portal = Portal::new().await;
+        let login = portal.login().with_token_placement(placement);
+        let mut channel = Channel::new(login, options()).unwrap();
+        channel.connect(Vec::new());
+        let server = async {
+            let mut visitor = portal.accept().await;
+            visitor.join().await;
+            let secrets = json!({ "preshared_key": SECRETS[0], "password": SECRETS[1] });
+            visitor
+                .send(Frame::push("gateway", Outgoing::new("init", secrets)))
+                .await;
+            for malformed in [r#"{"topic":"gateway","payload":"hunter2"#, r#"["hunter2"]"#] {
+                let message = Message::text(malformed);
+                visitor.socket.send(message).await.unwrap();
+            }
+            visitor
+        };
+        let (event, _visitor) = tokio::join!(next(&mut channel), server);
+        assert_eq!(event, Ok(Event::Connected));
+        assert!(matches!(next(&mut channel).await, Ok(Event::Message(_))));
+        let answer = Outgoing::new("answer", json!({ "password": SECRETS[1] }));
+        channel.send(answer).unwrap();
+        drive(&mut channel).await;
+
+        let traced = logs.lines(Level::TRACE).concat();
+        assert!(traced.contains(SECRETS[0]), "the capture works");
+        let visible = logs.lines(Level::DEBUG).concat();
+        for secret in SECRETS {
+            assert!(!visible.contains(secret), "{visible}");
+        }
+        assert!(!logs.lines(up_to).concat().contains(".token"));
+        // portal 42: told, and no more than that.
+        assert_eq!(logs.lines(Level::WARN).len(), 2, "{visible}");
+        assert_eq!(logs.lines(Level::ERROR).len(), 0);
+    }
 }
 
 /// Needs its full 15 s.

@@ -128,6 +128,52 @@ fn every_example_is_understood_or_skipped() {
     check::<relay::FromPortal>("relay.from.");
 }
 
+/// Adds members that nobody knows to every object of `value`.
+fn add_unknown_members(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.values_mut().for_each(add_unknown_members);
+            members.insert("zz_of_tomorrow".to_owned(), json!({"a": [1, null]}));
+            members.insert("a_flag".to_owned(), json!(true));
+        }
+        Value::Array(entries) => entries.iter_mut().for_each(add_unknown_members),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn check_unknown_members<T: Message + PartialEq + std::fmt::Debug>(prefix: &str) {
+    for name in names(prefix) {
+        let frame = golden(&name);
+        let message: T = read(&frame);
+        if is_unknown(&message) {
+            continue;
+        }
+        let mut extended = frame.clone();
+        add_unknown_members(&mut extended["payload"]);
+        assert_eq!(read::<T>(&extended), message, "{name}");
+    }
+}
+
+#[test]
+fn portal_46_unknown_members_are_ignored_at_every_level() {
+    check_unknown_members::<client::FromPortal>("client.from.");
+    check_unknown_members::<client::ToPortal>("client.to.");
+    check_unknown_members::<gateway::FromPortal>("gateway.from.");
+    check_unknown_members::<gateway::ToPortal>("gateway.to.");
+    check_unknown_members::<relay::FromPortal>("relay.from.");
+}
+
+#[test]
+fn portal_52_site_of_a_flow_under_both_names() {
+    let mut frame = golden("client.from.flow_created");
+    let old: client::FromPortal = read(&frame);
+    let payload = frame["payload"].as_object_mut().unwrap();
+    let site = payload.remove("gateway_group_id").unwrap();
+    assert!(client::FromPortal::parse("flow_created", Value::Object(payload.clone())).is_err());
+    payload.insert("site_id".to_owned(), site);
+    assert_eq!(read::<client::FromPortal>(&frame), old);
+}
+
 #[test]
 fn sent_messages_are_written_exactly_as_in_the_examples() {
     for name in [

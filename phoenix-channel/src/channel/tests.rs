@@ -162,6 +162,19 @@ fn portal_17_references_count_up_and_restart_with_the_connection() {
 }
 
 #[test]
+fn portal_17_only_the_reply_with_its_number_answers_the_join() {
+    let mut fixture = Fixture::upgraded();
+    fixture.sent();
+    for other in [1, 7, u64::MAX] {
+        fixture.reply_ok(other);
+        fixture.refuse(other, "invalid_version");
+    }
+    assert!(fixture.events().is_empty());
+    fixture.reply_ok(0);
+    assert_eq!(fixture.events(), [Ok(Event::Connected)]);
+}
+
+#[test]
 fn portal_18_join_reply_with_a_string_reference_is_accepted() {
     let mut fixture = Fixture::upgraded();
     fixture.sent();
@@ -364,6 +377,34 @@ fn portal_28_odd_replies_are_ignored() {
 }
 
 #[test]
+fn portal_28_full_replies_to_known_messages_are_ignored() {
+    let mut fixture = Fixture::joined();
+    fixture.core.send(message("a")).unwrap();
+    assert_eq!(fixture.sent()[0].reference, Some(1));
+    fixture.receive(Frame::reply_ok("client", 1, json!({ "full": true })));
+    fixture.receive(Frame::reply_ok("client", 1, json!([1])));
+    assert!(fixture.events().is_empty() && fixture.core.is_connected());
+}
+
+#[test]
+fn portal_31_every_status_but_401_is_a_hiccup() {
+    for status in [400, 402, 403, 404, 408, 409, 422, 429, 500, 502, 503] {
+        let mut fixture = Fixture::new(Fixture::config());
+        fixture.core.connect(Duration::ZERO, fixture.now);
+        fixture.drain_actions();
+        let error = ConnectionError::Http {
+            status,
+            detail: String::new(),
+            retry_after: None,
+        };
+        fixture.core.handle_failure(error.clone(), fixture.now);
+        fixture.assert_hiccup(error);
+        fixture.advance(SECOND);
+        assert!(fixture.drain_actions().contains(&Action::Dial), "{status}");
+    }
+}
+
+#[test]
 fn portal_29_and_30_refused_logins_are_fatal() {
     for (refused, expected) in [
         (LoginRefused::InvalidToken, FatalError::InvalidToken),
@@ -453,6 +494,51 @@ fn portal_35_only_a_join_resets_the_backoff() {
         .core
         .handle_failure(ConnectionError::NoAddresses, fixture.now);
     assert!(fixture.core.poll_timeout().unwrap() <= fixture.now + SECOND);
+}
+
+/// The long delays that failures without a join have led to.
+fn worn_out() -> Fixture {
+    let mut fixture = Fixture::new(Fixture::config());
+    fixture.core.connect(Duration::ZERO, fixture.now);
+    for _ in 0..12 {
+        fixture
+            .core
+            .handle_failure(ConnectionError::NoAddresses, fixture.now);
+        fixture.events();
+        let due = fixture.core.poll_timeout().unwrap();
+        fixture.advance(due - fixture.now);
+    }
+    fixture
+}
+
+#[test]
+fn portal_35_a_join_reply_resets_the_backoff() {
+    for joins in [false, true] {
+        let mut fixture = worn_out();
+        fixture.core.handle_connected(fixture.now);
+        let join = fixture.sent()[0].reference.unwrap();
+        if joins {
+            fixture.reply_ok(join);
+        }
+        let reset = ConnectionError::Transport("reset".to_owned());
+        fixture.core.handle_closed(reset, fixture.now);
+        let soon = fixture.core.poll_timeout().unwrap() <= fixture.now + SECOND;
+        assert_eq!(soon, joins);
+    }
+}
+
+#[test]
+fn portal_35_only_an_immediate_connect_resets_the_backoff() {
+    for (delay, resets) in [(Duration::ZERO, true), (SECOND, false)] {
+        let mut fixture = worn_out();
+        fixture.core.connect(delay, fixture.now);
+        fixture.advance(delay);
+        fixture
+            .core
+            .handle_failure(ConnectionError::NoAddresses, fixture.now);
+        let soon = fixture.core.poll_timeout().unwrap() <= fixture.now + SECOND;
+        assert_eq!(soon, resets, "{delay:?}");
+    }
 }
 
 #[test]

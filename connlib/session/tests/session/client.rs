@@ -253,8 +253,12 @@ fn portal_62_63_access_is_requested_once_per_two_seconds() {
         connected_gateway_ids: vec![],
     });
     assert_eq!(portal.sent(), [expected]);
-    portal.wait(Duration::from_secs(2));
+    portal.wait(Duration::from_millis(1_999));
     portal.send_packet(3);
+    assert!(portal.sent().is_empty());
+    portal.wait(Duration::from_millis(1));
+    assert!(portal.sent().is_empty(), "time alone asks for nothing");
+    portal.send_packet(4);
     assert_eq!(portal.sent().len(), 1);
 }
 
@@ -434,6 +438,47 @@ fn portal_69_candidates_go_to_one_gateway_each_without_duplicates() {
     };
     assert_eq!(message.gateway_ids, [GATEWAY.parse().unwrap()]);
     assert_eq!(message.candidates.len(), 2);
+}
+
+#[test]
+fn portal_69_each_gateway_gets_its_own_message() {
+    const OTHER: &str = "9e0d4c1b-63a7-4f8e-b0c2-2b7f5d1a8e33";
+    const OTHER_GATEWAY: &str = "2d8f6a34-9b07-4c15-8e6d-f1a3b5c7d9e0";
+    let mut portal = Portal::new();
+    portal.input(PortalInput::Connected);
+    let mut other = network("10.50.0.0/16");
+    other["id"] = json!(OTHER);
+    let resources = [network("10.40.0.0/16"), other];
+    portal.say("init", client_init(&resources, &[relay(RELAY)]));
+    portal.send_packet(1);
+    portal.say("flow_created", flow_created(GATEWAY_KEY));
+    let to_other = SocketAddr::from(([10, 50, 0, 1], 80));
+    portal.inject(&make::udp_packet((CLIENT_V4, 1).into(), to_other, &[]).unwrap());
+    portal.drain();
+    let mut flow = flow_created("AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=");
+    flow["resource_id"] = json!(OTHER);
+    flow["gateway_id"] = json!(OTHER_GATEWAY);
+    portal.say("flow_created", flow);
+    assert_eq!(portal.session.tunnel().gateways().count(), 2);
+
+    portal.sent();
+    let now = portal.now;
+    for port in [1, 2, 3] {
+        let address = ([192, 0, 2, 1], port).into();
+        portal.session.tunnel_mut().add_host_candidate(address, now);
+    }
+    portal.drain();
+    let mut told: Vec<_> = portal
+        .sent()
+        .into_iter()
+        .map(|sent| match sent {
+            ToPortal::BroadcastIceCandidates(m) => (m.gateway_ids, m.candidates.len()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    told.sort();
+    let expected = [OTHER_GATEWAY, GATEWAY].map(|id| (vec![id.parse().unwrap()], 3));
+    assert_eq!(told, expected);
 }
 
 #[test]

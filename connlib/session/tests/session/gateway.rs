@@ -88,6 +88,7 @@ fn portal_73_authorization_is_acknowledged_with_its_reference() {
         reference: "opaque \"ref\"".to_owned(),
     });
     assert_eq!(portal.sent().first(), Some(&expected));
+    assert_eq!(portal.session.tunnel().node_stats().connections, 1);
 }
 
 #[test]

@@ -452,6 +452,9 @@ fn rejecting_one_resource_leaves_the_others() {
     assert!(world.gets_through(&packet(2)));
     world.tell_gateway("reject_access", reject(OTHER));
     assert!(world.gets_through(&packet(3)));
+    let of_another_client = json!({"client_id": SITE, "resource_id": NETWORK});
+    world.tell_gateway("reject_access", of_another_client);
+    assert!(world.gets_through(&packet(4)));
     assert_eq!(world.flows, 1);
 }
 
@@ -485,7 +488,16 @@ fn portal_79_authorizations_of_an_init_are_the_full_set() {
     );
 
     let mut init = gateway_init(&[relay(RELAY)]);
-    init["authorizations"] = json!([]);
+    init["authorizations"] =
+        json!([{"client_id": CLIENT, "resource_id": NETWORK, "expires_at": null}]);
+    world.tell_gateway("init", init);
+    assert!(world.gets_through(&packet(3)), "what is listed is kept");
+    assert_eq!(world.flows, 1);
+
+    // Listed for another client: revoked for ours.
+    let mut init = gateway_init(&[relay(RELAY)]);
+    init["authorizations"] =
+        json!([{"client_id": SITE, "resource_id": NETWORK, "expires_at": null}]);
     world.tell_gateway("init", init);
     let reply =
         make::udp_packet(HOST.parse().unwrap(), (CLIENT_V4, 40_000).into(), b"reply").unwrap();

@@ -96,20 +96,25 @@ fn init_of_a_gateway_has_everything_that_any_generation_wants() {
 // portal 91
 #[test]
 fn portal_91_single_address_is_a_network_of_one() {
-    let mut world = World::new();
-    world.reload(|config| {
-        let lab = config.resources.get_mut(&LAB).unwrap();
-        let ip: std::net::IpAddr = "192.0.2.17".parse().unwrap();
-        lab.target = portal_core::config::Target::Cidr(ip.into());
-    });
-    let (_, got) = world.join(&client());
-    let resources = init(&got)["resources"].as_array().unwrap().clone();
-    let lab = resources
-        .iter()
-        .find(|resource| resource["name"] == "Lab")
-        .unwrap();
-    assert_eq!(lab["type"], "cidr");
-    assert_eq!(lab["address"], "192.0.2.17/32");
+    for (single, expected) in [
+        ("192.0.2.17", "192.0.2.17/32"),
+        ("2001:db8::17", "2001:db8::17/128"),
+    ] {
+        let mut world = World::new();
+        world.reload(|config| {
+            let lab = config.resources.get_mut(&LAB).unwrap();
+            let ip: std::net::IpAddr = single.parse().unwrap();
+            lab.target = portal_core::config::Target::Cidr(ip.into());
+        });
+        let (_, got) = world.join(&client());
+        let resources = init(&got)["resources"].as_array().unwrap().clone();
+        let lab = resources
+            .iter()
+            .find(|resource| resource["name"] == "Lab")
+            .unwrap();
+        assert_eq!(lab["type"], "cidr");
+        assert_eq!(lab["address"], expected);
+    }
 }
 
 // portal 95
