@@ -14,7 +14,7 @@ use connlib_session::{Known, PortalInput, PortalOutput};
 use connlib_sockets::{Family, GsoQueue, ReceiveBuffers, Sockets};
 use connlib_tun::Tun;
 use connlib_tunnel::segment::Coalescer;
-use mio::{Events, Interest, Poll, Token, unix::SourceFd};
+use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -177,19 +177,18 @@ impl<R: Role> Worker<R> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             Err(error) => return Err(error),
         }
+        let mut is_writable = false;
         for event in &*events {
+            is_writable |= event.is_writable();
             match event.token() {
                 Self::TUN => self.ready.tun = true,
-                Self::V4 => {
-                    self.ready.v4 |= event.is_readable();
-                    self.blocked &= !event.is_writable();
-                }
-                Self::V6 => {
-                    self.ready.v6 |= event.is_readable();
-                    self.blocked &= !event.is_writable();
-                }
+                Self::V4 => self.ready.v4 |= event.is_readable(),
+                Self::V6 => self.ready.v6 |= event.is_readable(),
                 _ => {}
             }
+        }
+        if is_writable {
+            self.set_blocked(false);
         }
         Ok(())
     }
@@ -361,7 +360,28 @@ impl<R: Role> Worker<R> {
     }
 
     fn flush(&mut self) {
-        self.blocked = !self.queue.flush(&mut self.sockets).is_complete();
+        let is_complete = self.queue.flush(&mut self.sockets).is_complete();
+        self.set_blocked(!is_complete);
+    }
+
+    /// Asks to be told when a socket has room, only while that is of interest: otherwise every datagram that the network
+    /// has taken would wake the thread.
+    fn set_blocked(&mut self, is_blocked: bool) {
+        if self.blocked == is_blocked {
+            return;
+        }
+        let interest = match is_blocked {
+            true => Interest::READABLE | Interest::WRITABLE,
+            false => Interest::READABLE,
+        };
+        match self.each_socket(|registry, fd, token| registry.reregister(fd, token, interest)) {
+            Ok(()) => self.blocked = is_blocked,
+            // Not to be blocked without being told when it ends.
+            Err(error) => {
+                tracing::warn!(%error, "Cannot watch the UDP sockets");
+                self.blocked = false;
+            }
+        }
     }
 
     /// New sockets on new ports, so that no relay or NAT sees an old 3-tuple.
@@ -379,17 +399,20 @@ impl<R: Role> Worker<R> {
     }
 
     fn register_sockets(&self) -> io::Result<()> {
+        self.each_socket(|registry, fd, token| registry.register(fd, token, Interest::READABLE))
+    }
+
+    fn each_socket(
+        &self,
+        change: impl Fn(&Registry, &mut SourceFd<'_>, Token) -> io::Result<()>,
+    ) -> io::Result<()> {
         for (family, socket) in self.sockets.iter() {
             let token = match family {
                 Family::V4 => Self::V4,
                 Family::V6 => Self::V6,
             };
             let fd = socket.as_std().as_raw_fd();
-            self.poll.registry().register(
-                &mut SourceFd(&fd),
-                token,
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
+            change(self.poll.registry(), &mut SourceFd(&fd), token)?;
         }
         Ok(())
     }
