@@ -25,8 +25,11 @@ use super::{
 
 /// MTU of the TUN interface: the IPv6 minimum, so that a packet fits every path (tunnel spec §1.2).
 const MTU: u32 = 1280;
-/// Default length of the transmit queue. With offload a slot holds a super-packet, so longer queues only add latency.
-const TX_QUEUE_LENGTH: u32 = 500;
+/// Length of the transmit queue, in packets or super-packets. A program that sends UDP without offload fills the kernel's
+/// default of 500 within 10 ms at 500 Mbit/s; whenever the data thread had no processor for that long, packets were lost
+/// (0.02 to 0.18 % measured, with 2000 none). It adds no latency to TCP with offload, whose windows fill 100 slots, but up
+/// to 40 ms to a sender of UDP that is faster than the tunnel.
+const TX_QUEUE_LENGTH: u32 = 2000;
 
 /// The interface's name that administrators and scripts know.
 pub fn default_tun_name() -> &'static str {
