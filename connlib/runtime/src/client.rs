@@ -12,7 +12,7 @@ use connlib_model::{GatewayId, ResourceId, ResourceKind, ResourceView, TunConfig
 use connlib_session::{ClientSession, ClientSessionEvent, PortalInput, PortalOutput};
 use connlib_snownet::{DatagramSink, PathKind, Transmit};
 use connlib_tun::Tun;
-use connlib_tunnel::{PublicKey, TunPacket, segment::Coalescer};
+use connlib_tunnel::{PublicKey, Train, TunPacket, segment::Coalescer};
 use ip_packet::{Ecn, IpPacket};
 use phoenix_channel::{FatalError, LoginUrl, Options};
 use tokio::sync::mpsc;
@@ -213,18 +213,18 @@ impl Role for ClientRole {
         self.session.tunnel_mut().handle_tun(packet, now, sink);
     }
 
-    fn handle_network(
+    fn handle_train(
         &mut self,
         local: SocketAddr,
         from: SocketAddr,
         ecn: Ecn,
-        datagram: &[u8],
+        train: &mut Train<'_>,
         now: Instant,
         out: &mut Coalescer,
     ) {
         self.session
             .tunnel_mut()
-            .handle_network(local, from, ecn, datagram, now, out);
+            .handle_train(local, from, ecn, train, now, out);
     }
 
     fn handle_portal(&mut self, input: PortalInput<FromPortal, ToPortal>, now: Instant) {

@@ -13,7 +13,8 @@ use connlib_session::{GatewaySession, GatewaySessionEvent, PortalInput, PortalOu
 use connlib_snownet::{DatagramSink, Transmit};
 use connlib_tun::Tun;
 use connlib_tunnel::{
-    GatewayStats, PublicKey, ResolveError, ResolveId, TunAddresses, TunPacket, segment::Coalescer,
+    GatewayStats, PublicKey, ResolveError, ResolveId, Train, TunAddresses, TunPacket,
+    segment::Coalescer,
 };
 use ip_packet::{Ecn, IpPacket};
 use mio::Waker;
@@ -212,18 +213,18 @@ impl Role for GatewayRole {
         self.session.tunnel_mut().handle_tun(packet, now, sink);
     }
 
-    fn handle_network(
+    fn handle_train(
         &mut self,
         local: SocketAddr,
         from: SocketAddr,
         ecn: Ecn,
-        datagram: &[u8],
+        train: &mut Train<'_>,
         now: Instant,
         out: &mut Coalescer,
     ) {
         self.session
             .tunnel_mut()
-            .handle_network(local, from, ecn, datagram, now, out);
+            .handle_train(local, from, ecn, train, now, out);
     }
 
     fn handle_portal(&mut self, input: PortalInput<FromPortal, ToPortal>, now: Instant) {

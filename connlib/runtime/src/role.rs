@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 use connlib_messages::Message;
 use connlib_session::{PortalInput, PortalOutput};
 use connlib_snownet::{DatagramSink, Transmit};
-use connlib_tunnel::{PublicKey, TunPacket, segment::Coalescer};
+use connlib_tunnel::{PublicKey, Train, TunPacket, segment::Coalescer};
 use ip_packet::{Ecn, IpPacket};
 
 /// A session with its side outputs, as the data thread drives it.
@@ -24,13 +24,13 @@ pub(crate) trait Role: Send + 'static {
     fn public_key(&self) -> PublicKey;
     /// A packet or super-packet from the TUN device.
     fn handle_tun(&mut self, packet: TunPacket<'_>, now: Instant, sink: &mut impl DatagramSink);
-    /// A datagram from the network.
-    fn handle_network(
+    /// Datagrams that arrived together; takes all, or as many as `out` has room for.
+    fn handle_train(
         &mut self,
         local: SocketAddr,
         from: SocketAddr,
         ecn: Ecn,
-        datagram: &[u8],
+        train: &mut Train<'_>,
         now: Instant,
         out: &mut Coalescer,
     );

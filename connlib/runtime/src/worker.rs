@@ -13,7 +13,7 @@ use std::{
 use connlib_session::{Known, PortalInput, PortalOutput};
 use connlib_sockets::{Family, GsoQueue, ReceiveBuffers, Sockets};
 use connlib_tun::Tun;
-use connlib_tunnel::segment::Coalescer;
+use connlib_tunnel::{Train, segment::Coalescer};
 use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
 use tokio::sync::{mpsc, oneshot};
 
@@ -291,8 +291,8 @@ impl<R: Role> Worker<R> {
             *self.ready_flag(family) = false;
             return Ok(());
         };
-        let datagrams = match self.receive.receive(socket) {
-            Ok(Some(datagrams)) => datagrams,
+        let trains = match self.receive.receive(socket) {
+            Ok(Some(trains)) => trains,
             Ok(None) => {
                 *self.ready_flag(family) = false;
                 return Ok(());
@@ -303,18 +303,21 @@ impl<R: Role> Worker<R> {
                 return Ok(());
             }
         };
-        for datagram in datagrams {
-            if self.coalescer.is_full() {
-                self.tun.write(&mut self.coalescer);
+        for train in trains {
+            let mut datagrams = Train::new(train.bytes, train.stride);
+            while !datagrams.is_empty() {
+                if self.coalescer.is_full() {
+                    self.tun.write(&mut self.coalescer);
+                }
+                self.role.handle_train(
+                    train.local,
+                    train.from,
+                    train.ecn,
+                    &mut datagrams,
+                    now,
+                    &mut self.coalescer,
+                );
             }
-            self.role.handle_network(
-                datagram.local,
-                datagram.from,
-                datagram.ecn,
-                datagram.payload,
-                now,
-                &mut self.coalescer,
-            );
         }
         self.tun.write(&mut self.coalescer);
         self.queue_transmits();

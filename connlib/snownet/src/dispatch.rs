@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use connlib_stun::attribute::USERNAME;
+use connlib_stun::channel::ChannelData;
 use connlib_stun::{ChannelRange, Class, Envelope, Method, PacketKind};
 use connlib_wireguard::{Inbound, LimitError, OpenError, Opened};
 
@@ -19,7 +20,8 @@ use crate::connection::Io;
 use crate::ice::Stun;
 use crate::relays::Sender;
 use crate::schedule::Slot;
-use crate::{DecapsulateError, Decapsulated, Id, MAX_DATAGRAM_SIZE, Node};
+use crate::train::{OfPeer, OnChannel};
+use crate::{DecapsulateError, Decapsulated, Id, MAX_DATAGRAM_SIZE, Node, PacketSink, Train};
 
 /// Where a datagram came in: a socket of ours, or our address on a relay.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +31,8 @@ struct Arrival {
 }
 
 /// What a stage made of a datagram.
-enum Stage<T> {
-    Done(T),
+enum Stage {
+    Done,
     Continue,
 }
 
@@ -39,37 +41,51 @@ where
     P: Id,
     R: Id,
 {
+    /// Takes at least the first datagram of `train`.
     #[inline]
     pub(crate) fn dispatch(
         &mut self,
         local: SocketAddr,
         from: SocketAddr,
-        datagram: &[u8],
+        train: &mut Train<'_>,
         now: Instant,
-        out: &mut [u8],
+        sink: &mut impl PacketSink<P>,
     ) -> Result<Decapsulated<P>, DecapsulateError> {
-        if datagram.len() > MAX_DATAGRAM_SIZE || datagram.len() > out.len() {
+        let mut ahead = *train;
+        let Some(datagram) = ahead.next() else {
+            return Err(DecapsulateError::NotRecognised);
+        };
+        let arrival = Arrival { local, from };
+        if datagram.len() > MAX_DATAGRAM_SIZE || datagram.len() > sink.room().len() {
+            *train = ahead;
             return Err(DecapsulateError::TooLarge);
         }
-        let arrival = Arrival { local, from };
         match connlib_stun::classify(datagram, ChannelRange::Strict) {
-            PacketKind::Stun => match self.relay_stun(arrival, datagram, now) {
-                Stage::Done(()) => Ok(Decapsulated::Consumed),
-                Stage::Continue => self.peer_datagram(arrival, datagram, now, out),
-            },
-            PacketKind::ChannelData => self.channel_data(arrival, datagram, now, out),
-            PacketKind::Other => self.wireguard(arrival, datagram, now, out),
+            PacketKind::Stun => {
+                *train = ahead;
+                match self.relay_stun(arrival, datagram, now) {
+                    Stage::Done => Ok(Decapsulated::Consumed),
+                    Stage::Continue => {
+                        self.peer_datagrams(arrival, &mut Train::single(datagram), now, sink)
+                    }
+                }
+            }
+            PacketKind::ChannelData => {
+                *train = ahead;
+                self.channel_data(arrival, datagram, train, now, sink)
+            }
+            PacketKind::Other => self.wireguard(arrival, train, now, sink),
         }
     }
 
     /// Stage 1 for STUN.
-    fn relay_stun(&mut self, arrival: Arrival, datagram: &[u8], now: Instant) -> Stage<()> {
+    fn relay_stun(&mut self, arrival: Arrival, datagram: &[u8], now: Instant) -> Stage {
         let sender = self.relays.classify(arrival.from);
         if sender == Sender::Unknown || Envelope::parse(datagram).is_err() {
             return Stage::Continue;
         }
         if sender == Sender::FormerRelay {
-            return Stage::Done(());
+            return Stage::Done;
         }
         if self
             .relays
@@ -79,48 +95,65 @@ where
         } else {
             tracing::debug!(from = %arrival.from, "Relay answers a request that we do not know");
         }
-        Stage::Done(())
+        Stage::Done
     }
 
-    /// Stage 1 for channel data: what is inside goes on as if it had arrived on our address on the relay.
+    /// Stage 1 for channel data: what is inside goes on as if it had arrived on our address on the relay, together with
+    /// what came behind it on the same channel.
     #[inline]
-    fn channel_data(
+    fn channel_data<'d>(
         &mut self,
         arrival: Arrival,
-        datagram: &[u8],
+        first: &'d [u8],
+        train: &mut Train<'d>,
         now: Instant,
-        out: &mut [u8],
+        sink: &mut impl PacketSink<P>,
     ) -> Result<Decapsulated<P>, DecapsulateError> {
         match self.relays.classify(arrival.from) {
             Sender::Relay => {}
             Sender::FormerRelay => return Ok(Decapsulated::Consumed),
             Sender::Unknown => return Err(DecapsulateError::NotRecognised),
         }
-        let Some(unwrapped) = self.relays.unwrap(arrival.from, datagram, now) else {
+        let Some(unwrapped) = self.relays.unwrap(arrival.from, first, now) else {
+            return Err(DecapsulateError::NotRecognised);
+        };
+        let Ok(ChannelData { number, .. }) = ChannelData::parse(first, ChannelRange::Wide) else {
             return Err(DecapsulateError::NotRecognised);
         };
         let inner = Arrival {
             local: unwrapped.relayed,
             from: unwrapped.peer,
         };
-        self.peer_datagram(inner, unwrapped.payload, now, out)
+        let mut inside = OnChannel {
+            first: Some(unwrapped.payload),
+            train: *train,
+            channel: number,
+        };
+        let result = self.peer_datagrams(inner, &mut inside, now, sink);
+        *train = inside.train;
+        result
     }
 
     /// Stages 2 and 3.
     #[inline]
-    fn peer_datagram(
+    fn peer_datagrams<'d>(
         &mut self,
         arrival: Arrival,
-        datagram: &[u8],
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
         now: Instant,
-        out: &mut [u8],
+        sink: &mut impl PacketSink<P>,
     ) -> Result<Decapsulated<P>, DecapsulateError> {
+        let mut ahead = train.clone();
+        let Some(datagram) = ahead.next() else {
+            return Err(DecapsulateError::NotRecognised);
+        };
         if let PacketKind::Stun = connlib_stun::classify(datagram, ChannelRange::Strict)
             && let Ok(envelope) = Envelope::parse(datagram)
         {
+            *train = ahead;
             return self.ice(arrival, &Stun { envelope, datagram }, now);
         }
-        self.wireguard(arrival, datagram, now, out)
+        self.wireguard(arrival, train, now, sink)
     }
 
     /// Stage 2.
@@ -160,15 +193,49 @@ where
         }
     }
 
-    /// Stage 3.
+    /// Stage 3: takes the first datagram of `train`, and those behind it that are for the same session.
     #[inline]
-    fn wireguard(
+    fn wireguard<'d>(
+        &mut self,
+        arrival: Arrival,
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
+        now: Instant,
+        sink: &mut impl PacketSink<P>,
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
+        let mut ahead = train.clone();
+        let first = ahead.next().unwrap_or_default();
+        let slot = self.slot_of(arrival, first, now);
+        let opened = slot.and_then(|slot| {
+            self.with_slot(slot, |connection, io| {
+                let peer = connection.peer();
+                let mut sink = OfPeer { sink, peer };
+                let from = arrival.from.ip();
+                (peer, connection.open_train(train, from, now, &mut sink, io))
+            })
+            .ok_or(DecapsulateError::UnknownPeer)
+        });
+        let (peer, opened) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                *train = ahead;
+                return Err(error);
+            }
+        };
+        match opened.last {
+            Some(Ok(Opened::Packet { len })) => Ok(Decapsulated::Packet { peer, len }),
+            Some(Ok(Opened::Keepalive | Opened::Handshake)) | None => Ok(Decapsulated::Consumed),
+            Some(Err(error)) => Err(rejection(error)),
+        }
+    }
+
+    /// The connection that a WireGuard datagram is for.
+    #[inline]
+    fn slot_of(
         &mut self,
         arrival: Arrival,
         datagram: &[u8],
         now: Instant,
-        out: &mut [u8],
-    ) -> Result<Decapsulated<P>, DecapsulateError> {
+    ) -> Result<Slot, DecapsulateError> {
         let inbound =
             connlib_wireguard::classify(datagram).map_err(|_| DecapsulateError::NotRecognised)?;
         if let Inbound::Init | Inbound::Response { .. } = inbound {
@@ -180,20 +247,7 @@ where
                 .ok()
                 .and_then(|key| self.table.slot_by_key(key)),
         };
-        let slot = slot.ok_or(DecapsulateError::UnknownPeer)?;
-        let opened = self.with_slot(slot, |connection, io| {
-            let from = arrival.from.ip();
-            (
-                connection.peer(),
-                connection.open(datagram, from, now, out, io),
-            )
-        });
-        let (peer, opened) = opened.ok_or(DecapsulateError::UnknownPeer)?;
-        match opened {
-            Ok(Opened::Packet { len }) => Ok(Decapsulated::Packet { peer, len }),
-            Ok(Opened::Keepalive | Opened::Handshake) => Ok(Decapsulated::Consumed),
-            Err(error) => Err(rejection(error)),
-        }
+        slot.ok_or(DecapsulateError::UnknownPeer)
     }
 
     /// Lets a handshake message through, or sends a cookie back the way it came.

@@ -40,6 +40,7 @@ mod schedule;
 mod sink;
 mod stats;
 mod table;
+mod train;
 mod transmits;
 
 pub use config::{IceCredentials, InvalidCredentials, RelayConfig, Role};
@@ -52,6 +53,7 @@ pub use output::{
 pub use path::{ConnectionState, PathInfo, PathKind};
 pub use sink::DatagramSink;
 pub use stats::NodeStats;
+pub use train::{PacketSink, Train};
 
 /// Largest UDP payload that the node sends or accepts (bytes).
 ///

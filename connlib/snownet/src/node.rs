@@ -18,10 +18,12 @@ use crate::requests::Requests;
 use crate::schedule::Slot;
 use crate::stats::Totals;
 use crate::table::Table;
+use crate::train::Whole;
 use crate::transmits::Transmits;
 use crate::{
     ConnectionState, DatagramSink, DecapsulateError, Decapsulated, EncapsulateError, Encapsulated,
-    Event, IceCredentials, Id, NoRelays, NodeStats, PathInfo, RelayConfig, Role, Transmit,
+    Event, IceCredentials, Id, NoRelays, NodeStats, PacketSink, PathInfo, RelayConfig, Role, Train,
+    Transmit,
 };
 
 /// All connections of one process.
@@ -248,6 +250,7 @@ where
     /// # Errors
     ///
     /// The datagram was dropped; the node goes on as before.
+    #[inline]
     pub fn decapsulate(
         &mut self,
         local: SocketAddr,
@@ -256,8 +259,33 @@ where
         now: Instant,
         out: &mut [u8],
     ) -> Result<Decapsulated<P>, DecapsulateError> {
+        self.decapsulate_train(
+            local,
+            from,
+            &mut Train::single(datagram),
+            now,
+            &mut Whole(out),
+        )
+    }
+
+    /// Takes datagrams from the front of `train`, which arrived on the socket `local` from `from`: one at least, and the
+    /// ones behind it as long as they belong to the same connection and `sink` takes their packets. The result is about
+    /// the last of them; if `sink` took that too, it counts as consumed.
+    ///
+    /// # Errors
+    ///
+    /// The last of the datagrams was dropped; the node goes on as before.
+    #[inline]
+    pub fn decapsulate_train(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        train: &mut Train<'_>,
+        now: Instant,
+        sink: &mut impl PacketSink<P>,
+    ) -> Result<Decapsulated<P>, DecapsulateError> {
         let now = self.advance(now);
-        let result = self.dispatch(local, from, datagram, now, out);
+        let result = self.dispatch(local, from, train, now, sink);
         if result.is_err() {
             self.totals.datagrams_rejected += 1;
         }

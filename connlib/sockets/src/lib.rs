@@ -21,7 +21,7 @@ pub mod udp;
 
 pub use counters::{ReceiveCounters, SendCounters};
 pub use queue::{Flushed, GsoQueue};
-pub use receive::{Datagram, Datagrams, ReceiveBuffers};
+pub use receive::{ReceiveBuffers, Train, Trains};
 pub use sockets::{BindError, Family, Sockets};
 pub use udp::{Prepare, SocketOptions, UdpSocket};
 

@@ -1,7 +1,7 @@
-//! Receive buffers and the datagrams in them.
+//! Receive buffers and the trains of datagrams in them.
 //!
-//! One call fills up to four buffers of 64 KB; with generic receive offload each holds many datagrams of one sender, cut
-//! apart here only as they are asked for.
+//! One call fills up to four buffers of 64 KB; with generic receive offload each holds many datagrams of one sender. They
+//! stay together: whose they are is found out once for all of them.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -19,17 +19,26 @@ const BUFFERS: usize = 4;
 /// Size of a buffer: the most that the kernel joins.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// One datagram.
+/// Datagrams that the kernel has joined, or a single one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Datagram<'a> {
-    /// Address and port it was sent to.
+pub struct Train<'a> {
+    /// Address and port they were sent to.
     pub local: SocketAddr,
-    /// Who sent it.
+    /// Who sent them.
     pub from: SocketAddr,
-    /// Congestion mark of its IP header.
+    /// Congestion mark of their IP headers.
     pub ecn: Ecn,
-    /// Its content; at most [`MAX_DATAGRAM`] bytes, never empty.
-    pub payload: &'a [u8],
+    /// Their contents one behind the other; never empty.
+    pub bytes: &'a [u8],
+    /// Length of each but the last, which may be shorter; at most [`MAX_DATAGRAM`] bytes.
+    pub stride: usize,
+}
+
+impl<'a> Train<'a> {
+    /// The contents of the datagrams.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.bytes.chunks(self.stride)
+    }
 }
 
 /// Memory for one receive call; one per data thread.
@@ -61,18 +70,17 @@ impl ReceiveBuffers {
     }
 
     /// Receives what is there; `None` when nothing is. Call again until then.
-    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<Option<Datagrams<'_>>> {
+    pub fn receive(&mut self, socket: &UdpSocket) -> io::Result<Option<Trains<'_>>> {
         let filled = match self.fill(socket) {
             Ok(filled) => filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
         self.counters.calls += 1;
-        Ok(Some(Datagrams {
+        Ok(Some(Trains {
             memory: &self.memory,
             meta: &self.meta[..filled],
             port: socket.local_address().port(),
-            rest: Rest::default(),
             counters: &mut self.counters,
         }))
     }
@@ -90,78 +98,64 @@ impl ReceiveBuffers {
     }
 }
 
-/// The datagrams of one receive call.
-pub struct Datagrams<'a> {
+/// What one receive call brought.
+pub struct Trains<'a> {
     memory: &'a [u8],
     /// Filled buffers that were not looked at yet; the first belongs to the first of `memory`.
     meta: &'a [RecvMeta],
     port: u16,
-    rest: Rest<'a>,
     counters: &'a mut ReceiveCounters,
 }
 
-/// What is left of the buffer that is being cut apart.
-#[derive(Default)]
-struct Rest<'a> {
-    bytes: &'a [u8],
-    stride: usize,
-    addresses: Option<(SocketAddr, SocketAddr, Ecn)>,
-}
+impl<'a> Iterator for Trains<'a> {
+    type Item = Train<'a>;
 
-impl<'a> Iterator for Datagrams<'a> {
-    type Item = Datagram<'a>;
-
-    fn next(&mut self) -> Option<Datagram<'a>> {
+    fn next(&mut self) -> Option<Train<'a>> {
         loop {
-            let Some((local, from, ecn)) =
-                self.rest.addresses.filter(|_| !self.rest.bytes.is_empty())
-            else {
-                self.open_next_buffer()?;
-                continue;
-            };
-            let (payload, rest) = self
-                .rest
-                .bytes
-                .split_at(self.rest.stride.min(self.rest.bytes.len()));
-            self.rest.bytes = rest;
-            if payload.len() > MAX_DATAGRAM {
-                self.counters.oversized += 1;
-                continue;
+            let (meta, others) = self.meta.split_first()?;
+            let (buffer, memory) = self.memory.split_at(BUFFER_BYTES);
+            (self.meta, self.memory) = (others, memory);
+            if let Some(train) = self.usable(meta, buffer) {
+                return Some(train);
             }
-            self.counters.datagrams += 1;
-            self.counters.bytes += payload.len() as u64;
-            return Some(Datagram {
-                local,
-                from,
-                ecn,
-                payload,
-            });
         }
     }
 }
 
-impl Datagrams<'_> {
-    /// Starts on the next buffer; an unusable one leaves nothing behind. `None` after the last.
-    fn open_next_buffer(&mut self) -> Option<()> {
-        let (meta, others) = self.meta.split_first()?;
-        let (buffer, memory) = self.memory.split_at(BUFFER_BYTES);
-        (self.meta, self.memory) = (others, memory);
-        self.rest = Rest::default();
+impl<'a> Trains<'a> {
+    /// What a buffer holds; `None` if it is of no use.
+    fn usable(&mut self, meta: &RecvMeta, buffer: &'a [u8]) -> Option<Train<'a>> {
         if meta.len == 0 || meta.len > buffer.len() || meta.stride == 0 || meta.stride > meta.len {
             self.counters.malformed += 1;
-        } else if let Some(local) = meta.dst_ip {
-            let ecn = meta
-                .ecn
-                .map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8));
-            self.rest = Rest {
-                bytes: &buffer[..meta.len],
-                stride: meta.stride,
-                addresses: Some((SocketAddr::new(local, self.port), meta.addr, ecn)),
-            };
-        } else {
-            self.counters.no_local_address += 1;
+            return None;
         }
-        Some(())
+        let Some(local) = meta.dst_ip else {
+            self.counters.no_local_address += 1;
+            return None;
+        };
+        let (bytes, stride) = self.without_oversized(&buffer[..meta.len], meta.stride)?;
+        self.counters.datagrams += bytes.len().div_ceil(stride) as u64;
+        self.counters.bytes += bytes.len() as u64;
+        Some(Train {
+            local: SocketAddr::new(local, self.port),
+            from: meta.addr,
+            ecn: meta
+                .ecn
+                .map_or(Ecn::NotEct, |ecn| Ecn::from_bits(ecn as u8)),
+            bytes,
+            stride,
+        })
+    }
+
+    /// Of datagrams that are too large, at most the last, shorter one is kept.
+    fn without_oversized(&mut self, bytes: &'a [u8], stride: usize) -> Option<(&'a [u8], usize)> {
+        if stride <= MAX_DATAGRAM {
+            return Some((bytes, stride));
+        }
+        let last = &bytes[bytes.len() - bytes.len() % stride..];
+        let is_kept = (1..=MAX_DATAGRAM).contains(&last.len());
+        self.counters.oversized += (bytes.len().div_ceil(stride) - usize::from(is_kept)) as u64;
+        is_kept.then_some((last, last.len()))
     }
 }
 
@@ -184,14 +178,15 @@ mod tests {
     fn cut(meta: &[RecvMeta]) -> (Vec<usize>, ReceiveCounters) {
         let memory = vec![7; meta.len() * BUFFER_BYTES];
         let mut counters = ReceiveCounters::default();
-        let datagrams = Datagrams {
+        let trains = Trains {
             memory: &memory,
             meta,
             port: 5,
-            rest: Rest::default(),
             counters: &mut counters,
         };
-        let lengths = datagrams.map(|datagram| datagram.payload.len()).collect();
+        let lengths = trains
+            .flat_map(|train| train.datagrams().map(<[u8]>::len).collect::<Vec<_>>())
+            .collect();
         (lengths, counters)
     }
 
@@ -225,6 +220,12 @@ mod tests {
     fn tunnel_78_1316_bytes_pass_and_1317_do_not() {
         let (lengths, counters) = cut(&[meta(1316, 1316), meta(1317, 1317), meta(60, 60)]);
         assert_eq!((lengths, counters.oversized), (vec![1316, 60], 1));
+    }
+
+    #[test]
+    fn tunnel_78_of_oversized_datagrams_the_short_last_one_is_kept() {
+        let (lengths, counters) = cut(&[meta(1400 * 3 + 50, 1400), meta(1400 * 2 + 1350, 1400)]);
+        assert_eq!((lengths, counters.oversized), (vec![50], 6));
     }
 
     proptest::proptest! {

@@ -49,11 +49,13 @@ fn receive(socket: &UdpSocket, count: usize) -> Vec<Received> {
     let end = Instant::now() + Duration::from_secs(1);
     while received.len() < count && Instant::now() < end {
         match buffers.receive(socket).unwrap() {
-            Some(datagrams) => received.extend(datagrams.map(|datagram| Received {
-                local: datagram.local,
-                from: datagram.from,
-                ecn: datagram.ecn,
-                payload: datagram.payload.to_vec(),
+            Some(trains) => received.extend(trains.flat_map(|train| {
+                train.datagrams().map(move |payload| Received {
+                    local: train.local,
+                    from: train.from,
+                    ecn: train.ecn,
+                    payload: payload.to_vec(),
+                })
             })),
             None => std::thread::sleep(Duration::from_millis(1)),
         }

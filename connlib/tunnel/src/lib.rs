@@ -38,7 +38,7 @@ mod unix_time;
 pub use client::*;
 pub use connlib_snownet::{
     DatagramSink, IceCredentials, NoRelays, NodeStats, PathInfo, PathKind, PublicKey, RelayConfig,
-    Transmit,
+    Train, Transmit,
 };
 pub use gateway::*;
 pub use p2p_control::{

@@ -40,7 +40,8 @@ pub use message::{
     ParseInitError, REJECT_AFTER_MESSAGES, RESPONSE_LEN, classify, parse_init,
 };
 pub use peer::{
-    Event, FailReason, OpenError, Opened, Peer, PeerConfig, Role, SpareOutcome, Stats, timing,
+    Event, FailReason, OpenError, OpenSink, Opened, OpenedTrain, Peer, PeerConfig, Role,
+    SpareOutcome, Stats, timing,
 };
 pub use queue::{Datagram, DatagramKind};
 pub use sink::{SealSink, Sealed};

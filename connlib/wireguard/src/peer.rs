@@ -8,6 +8,7 @@ mod initiator;
 mod responder;
 mod session;
 pub mod timing;
+mod train;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -18,11 +19,12 @@ use self::common::Common;
 use self::initiator::Initiator;
 use self::responder::Responder;
 use crate::engine::{Boringtun, Engine, EngineConfig};
-use crate::message::{Inbound, MAX_DATAGRAM, Malformed, classify};
+use crate::message::{Inbound, Malformed, classify};
 use crate::{Datagram, HandshakeLimiter, PeerIndex, PrivateKey, PublicKey, SealSink, Sealed};
 
 pub use self::common::{Event, FailReason, OpenError, Opened, Stats};
 pub use self::responder::SpareOutcome;
+pub use self::train::{OpenSink, OpenedTrain};
 
 /// Who starts handshakes. Fixed for the life of a peer (snownet §3.2): the client initiates, the gateway responds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,17 +142,36 @@ impl<E: Engine> Peer<E> {
         now: Instant,
         out: &mut [u8],
     ) -> Result<Opened, OpenError> {
-        let now = self.common.advance(now);
+        self.open_train(&mut std::iter::once(datagram), from, now, &mut Whole(out))
+            .last
+            .expect("a sink that takes nothing leaves what there is")
+    }
 
-        let result = match classify(datagram) {
-            Ok(Inbound::Data { receiver }) => self.open_data(receiver, datagram, now, out),
-            other => self.open_control(other, datagram, from, now),
+    /// Takes datagrams from the front of `train`, which arrived together, like [`open`](Peer::open) one after the other:
+    /// data messages of one session as long as `sink` takes their packets, or one datagram that is something else.
+    /// What is left is to be handed over again, once it is known whose it is.
+    #[inline]
+    pub fn open_train<'d, S: OpenSink>(
+        &mut self,
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
+        from: IpAddr,
+        now: Instant,
+        sink: &mut S,
+    ) -> OpenedTrain {
+        let now = self.common.advance(now);
+        let Some(first) = train.next() else {
+            return OpenedTrain::default();
         };
-        if result.is_err() {
+
+        let opened = match classify(first) {
+            Ok(Inbound::Data { receiver }) => self.open_data((receiver, first), train, now, sink),
+            other => self.open_control(other, first, from, now).into(),
+        };
+        if matches!(opened.last, Some(Err(_))) {
             self.common.stats.rejected += 1;
         }
 
-        result
+        opened
     }
 
     /// A path to the peer was chosen for the first time: an initiator starts its first handshake.
@@ -276,23 +297,19 @@ impl<E: Engine> Peer<E> {
     }
 
     #[inline]
-    fn open_data(
+    fn open_data<'d, S: OpenSink>(
         &mut self,
-        receiver: u32,
-        datagram: &[u8],
+        first: (u32, &'d [u8]),
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
         now: Instant,
-        out: &mut [u8],
-    ) -> Result<Opened, OpenError> {
-        if datagram.len() > MAX_DATAGRAM || out.len() < datagram.len() - 16 {
-            return Err(OpenError::TooLarge);
-        }
-
+        sink: &mut S,
+    ) -> OpenedTrain {
         match &mut self.machine {
             Machine::Initiator(machine) => {
-                machine.open_data(&mut self.common, receiver, datagram, now, out)
+                machine.open_data(&mut self.common, first, train, now, sink)
             }
             Machine::Responder(machine) => {
-                machine.open_data(&mut self.common, receiver, datagram, now, out)
+                machine.open_data(&mut self.common, first, train, now, sink)
             }
         }
     }
@@ -336,6 +353,21 @@ impl<E: Engine> Peer<E> {
         }
 
         Ok(Opened::Handshake)
+    }
+}
+
+/// Room for one packet, which the caller takes.
+struct Whole<'a>(&'a mut [u8]);
+
+impl OpenSink for Whole<'_> {
+    #[inline]
+    fn room(&mut self) -> &mut [u8] {
+        self.0
+    }
+
+    #[inline]
+    fn take(&mut self, _len: usize) -> bool {
+        false
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use connlib_cover::cover;
-use connlib_wireguard::{OpenError, Opened, SealSink, Sealed};
+use connlib_wireguard::{OpenSink, OpenedTrain, SealSink, Sealed};
 use ip_packet::{Ecn, IpPacket, PacketBatch, Single};
 
 use super::{ChannelSink, Connection, DirectSink, Io, Route, State};
@@ -49,25 +49,25 @@ where
         result
     }
 
-    /// Opens a WireGuard datagram that was found to be for this connection.
+    /// Opens WireGuard datagrams, the first of which was found to be for this connection.
     #[inline]
-    pub(crate) fn open(
+    pub(crate) fn open_train<'d>(
         &mut self,
-        datagram: &[u8],
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
         from: IpAddr,
         now: Instant,
-        out: &mut [u8],
+        sink: &mut impl OpenSink,
         io: &mut Io<'_, P, R>,
-    ) -> Result<Opened, OpenError> {
-        let opened = self.wireguard.open(datagram, from, now, out)?;
-        let woke = matches!(opened, Opened::Packet { .. }) && self.wake(now);
+    ) -> OpenedTrain {
+        let opened = self.wireguard.open_train(train, from, now, sink);
+        let woke = opened.has_packet() && self.wake(now);
         cover!("connection/idle-left-by-incoming" if woke);
         if woke {
             self.settle(now, io);
         } else {
             self.flush(now, io);
         }
-        Ok(opened)
+        opened
     }
 
     /// Takes a STUN message. Returns whether it was authentic.

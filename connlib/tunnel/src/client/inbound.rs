@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use connlib_model::GatewayId;
-use connlib_snownet::Decapsulated;
+use connlib_snownet::{Decapsulated, Train};
 use ip_packet::{Control, Ecn, PacketMut, PacketRef};
 
 use super::Client;
 use super::routing::Route;
-use crate::segment::{Coalescer, Commit, FlowTag, Slot};
+use crate::segment::{Coalescer, Commit, FlowTag, Run, Slot};
 use crate::{ControlEvent, DomainStatus};
 
 impl Client {
@@ -27,21 +27,48 @@ impl Client {
         out: &mut Coalescer,
     ) {
         let now = self.advance_to_datagram(now);
-        let mut slot = out.slot();
+        self.handle_run(local, from, ecn, &mut Train::single(datagram), now, out);
+    }
+
+    /// Takes datagrams that arrived together on the socket `local` from `from` with the ECN bits `ecn`, like
+    /// [`handle_network`](Self::handle_network) one after the other: all of `train`, or less when `out` is full before.
+    pub fn handle_train(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        train: &mut Train<'_>,
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        let now = self.advance_to_datagram(now);
+        while !train.is_empty() {
+            self.handle_run(local, from, ecn, train, now, out);
+            if out.is_full() {
+                break;
+            }
+        }
+    }
+
+    /// Takes the packets at the front of a train up to the first that must be decided about, and decides.
+    fn handle_run(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        train: &mut Train<'_>,
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        let mut run = Run::new(out, self.inbound_epoch, ecn);
 
         match self
             .node
-            .decapsulate(local, from, datagram, now, slot.buffer())
+            .decapsulate_train(local, from, train, now, &mut run)
         {
             Ok(Decapsulated::Packet { peer, len }) => {
-                let tag = FlowTag {
-                    peer: peer.as_u128(),
-                    epoch: self.inbound_epoch,
-                    ecn,
-                };
-                if !slot.try_continue(len, tag) {
-                    self.take_packet(peer, slot, len, tag, now);
-                }
+                let tag = run.tag(peer.as_u128());
+                self.take_packet(peer, run.into_slot(), len, tag, now);
             }
             Ok(Decapsulated::Consumed) => {}
             Err(error) => tracing::trace!(%from, %error, "datagram dropped"),

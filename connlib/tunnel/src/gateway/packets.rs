@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use connlib_model::ClientId;
-use connlib_snownet::{DatagramSink, Decapsulated};
+use connlib_snownet::{DatagramSink, Decapsulated, Train};
 use ip_packet::make;
 use ip_packet::{Ecn, IpPacket, PacketMut, PacketRef, Single};
 
 use super::flow_cache::Flow;
 use super::peer::{Passage, Refusal, ToClient};
 use super::state::Gateway;
-use crate::segment::{Coalescer, Commit, FlowTag, Splitter, TunPacket};
+use crate::segment::{Coalescer, Commit, FlowTag, Run, Slot, Splitter, TunPacket};
 
 impl Gateway {
     /// Takes one packet or super-packet from the TUN device and seals it for its client, straight into `sink`.
@@ -72,34 +72,72 @@ impl Gateway {
         now: Instant,
         out: &mut Coalescer,
     ) {
-        let mut slot = out.slot();
+        self.handle_run(local, from, ecn, &mut Train::single(datagram), now, out);
+    }
+
+    /// Takes datagrams that arrived together on the socket `local` from `from` with the outer codepoint `ecn`, like
+    /// [`handle_network`](Self::handle_network) one after the other: all of `train`, or less when `out` is full
+    /// before.
+    pub fn handle_train(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        train: &mut Train<'_>,
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        while !train.is_empty() {
+            self.handle_run(local, from, ecn, train, now, out);
+            if out.is_full() {
+                break;
+            }
+        }
+    }
+
+    /// Takes the packets at the front of a train up to the first that must be decided about, and decides.
+    fn handle_run(
+        &mut self,
+        local: SocketAddr,
+        from: SocketAddr,
+        ecn: Ecn,
+        train: &mut Train<'_>,
+        now: Instant,
+        out: &mut Coalescer,
+    ) {
+        let mut run = Run::new(out, self.flows.epoch(now), ecn);
         let opened = self
             .node
-            .decapsulate(local, from, datagram, now, slot.buffer());
-        let (client, len) = match opened {
-            Ok(Decapsulated::Packet { peer, len }) => (peer, len),
-            Ok(Decapsulated::Consumed) => return,
-            Err(error) => {
-                tracing::trace!(%from, len = datagram.len(), %error, "Dropping datagram");
-                self.stats.rejected_datagrams += 1;
-                return;
+            .decapsulate_train(local, from, train, now, &mut run);
+        self.stats.from_clients += run.taken();
+        match opened {
+            Ok(Decapsulated::Packet { peer, len }) => {
+                let tag = run.tag(peer.as_u128());
+                self.take_packet(peer, run.into_slot(), len, tag, now);
             }
-        };
-        let tag = FlowTag {
-            peer: client.as_u128(),
-            epoch: self.flows.epoch(now),
-            ecn,
-        };
-        if slot.try_continue(len, tag) {
-            self.stats.from_clients += 1;
-            return;
+            Ok(Decapsulated::Consumed) => {}
+            Err(error) => {
+                tracing::trace!(%from, %error, "Dropping datagram");
+                self.stats.rejected_datagrams += 1;
+            }
         }
+    }
+
+    /// Decides about the packet in `slot`, authentic from `client`.
+    fn take_packet(
+        &mut self,
+        client: ClientId,
+        mut slot: Slot<'_>,
+        len: usize,
+        tag: FlowTag,
+        now: Instant,
+    ) {
         let stream = slot.stream(len, tag);
         let Some(Ok(mut packet)) = slot.buffer().get_mut(..len).map(PacketMut::parse) else {
             self.stats.malformed += 1;
             return;
         };
-        if !self.admit(client, &mut packet, ecn, now) {
+        if !self.admit(client, &mut packet, tag.ecn, now) {
             return;
         }
         match slot.commit_stream(len, stream) {

@@ -188,11 +188,7 @@ impl Coalescer {
 
     /// Space for the plaintext of one datagram. Dropping the slot without [`Slot::commit`] leaves no trace.
     pub fn slot(&mut self) -> Slot<'_> {
-        let place = self.guess();
-        if let Place::Behind { index, saved } = place {
-            let end = index * STRIDE + self.items[index].len;
-            self.saved[..saved].copy_from_slice(&self.storage[end - saved..end]);
-        }
+        let place = self.claim();
         Slot {
             coalescer: self,
             place,
@@ -221,7 +217,19 @@ impl Coalescer {
             })
     }
 
+    /// Makes room where the next packet probably belongs.
+    #[inline]
+    fn claim(&mut self) -> Place {
+        let place = self.guess();
+        if let Place::Behind { index, saved } = place {
+            let end = index * STRIDE + self.items[index].len;
+            self.saved[..saved].copy_from_slice(&self.storage[end - saved..end]);
+        }
+        place
+    }
+
     /// The next packet most probably extends the item that was extended last.
+    #[inline]
     fn guess(&self) -> Place {
         let Some(&index) = self.open.last() else {
             return Place::Fresh;
@@ -329,7 +337,7 @@ impl Coalescer {
 
     /// Puts the payload of the packet at `start` behind the item at `open[position]`.
     fn extend(&mut self, position: usize, place: Place, start: usize, new: Transport) {
-        let index = self.open.remove(position);
+        let index = self.open[position];
         let end = index * STRIDE + self.items[index].len;
         let payload = start + new.header_len;
         let push = new.has_push(&self.storage[start..]);
@@ -347,8 +355,10 @@ impl Coalescer {
             || item
                 .transport
                 .is_some_and(|old| new.payload_len < old.payload_len);
-        if !is_last {
-            self.open.push(index);
+        if is_last {
+            self.open.remove(position);
+        } else if position + 1 < self.open.len() {
+            self.open[position..].rotate_left(1);
         }
     }
 
@@ -460,6 +470,12 @@ impl Slot<'_> {
         is_continued
     }
 
+    /// Room for the next packet, in place of a slot that is used up.
+    #[inline]
+    fn renew(&mut self) {
+        self.place = self.coalescer.claim();
+    }
+
     /// By what the packets behind this one can be recognised, if it is one that can be extended. To be asked before the
     /// packet is translated, and handed to [`commit_stream`](Self::commit_stream).
     pub(crate) fn stream(&self, len: usize, tag: FlowTag) -> Option<Stream> {
@@ -482,6 +498,9 @@ impl Drop for Slot<'_> {
         self.coalescer.restore(self.place);
     }
 }
+
+mod run;
+pub(crate) use run::Run;
 
 #[cfg(test)]
 mod tests;

@@ -18,8 +18,8 @@ mod splitter;
 #[cfg(test)]
 mod testing;
 
-pub(crate) use coalescer::FlowTag;
 pub use coalescer::{Coalescer, Coalescing, Commit, Slot};
+pub(crate) use coalescer::{FlowTag, Run};
 pub use splitter::{SplitError, Splitter};
 
 /// How a super-packet is to be segmented, and the state of its transport checksum.

@@ -1,11 +1,11 @@
 //! A client and a gateway with an established connection, direct or through a real relay, for what is measured on the
-//! packet path: time and allocations.
+//! packet path, and compared.
 //!
 //! Everything arrives at once. The two ends are driven by hand, without queues in between, so that nothing but the state
 //! machines is measured.
 
 #![allow(dead_code, reason = "each user needs another part of it")]
-#![allow(unreachable_pub, reason = "shared by tests and benchmarks")]
+#![allow(unreachable_pub, reason = "shared by tests")]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
@@ -125,8 +125,26 @@ impl Pair {
         self.gateway.handle_tun(packet, self.now, sink);
     }
 
-    /// Opens what has arrived at the gateway.
+    /// Opens what has arrived together at the gateway.
     pub fn gateway_opens(&mut self, train: &Train, out: &mut Coalescer) {
+        let (now, to) = (self.now, self.gateway_socket);
+        let mut datagrams = train.whole();
+        self.gateway
+            .handle_train(to, train.from, Ecn::NotEct, &mut datagrams, now, out);
+        assert!(datagrams.is_empty(), "there is room for a train");
+    }
+
+    /// Opens what has arrived together at the client.
+    pub fn client_opens(&mut self, train: &Train, out: &mut Coalescer) {
+        let (now, to) = (self.now, self.client_socket);
+        let mut datagrams = train.whole();
+        self.client
+            .handle_train(to, train.from, Ecn::NotEct, &mut datagrams, now, out);
+        assert!(datagrams.is_empty(), "there is room for a train");
+    }
+
+    /// The same, as if each datagram had arrived by itself.
+    pub fn gateway_opens_singly(&mut self, train: &Train, out: &mut Coalescer) {
         let (now, to) = (self.now, self.gateway_socket);
         for datagram in train.datagrams() {
             self.gateway
@@ -134,8 +152,8 @@ impl Pair {
         }
     }
 
-    /// Opens what has arrived at the client.
-    pub fn client_opens(&mut self, train: &Train, out: &mut Coalescer) {
+    /// The same, as if each datagram had arrived by itself.
+    pub fn client_opens_singly(&mut self, train: &Train, out: &mut Coalescer) {
         let (now, to) = (self.now, self.client_socket);
         for datagram in train.datagrams() {
             self.client
@@ -356,7 +374,7 @@ impl Pair {
     }
 }
 
-/// Datagrams on arrival, one behind the other, as in a GRO buffer.
+/// Datagrams on arrival, one behind the other, as in a GRO buffer: all of one length.
 pub struct Train {
     pub from: SocketAddr,
     bytes: Vec<u8>,
@@ -366,6 +384,26 @@ pub struct Train {
 impl Train {
     pub fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
         pieces(&self.bytes, &self.ends)
+    }
+
+    pub fn whole(&self) -> connlib_tunnel::Train<'_> {
+        connlib_tunnel::Train::new(&self.bytes, self.ends.first().copied().unwrap_or(1))
+    }
+
+    /// The same with each datagram replaced by what `change` makes of it.
+    pub fn changed(&self, mut change: impl FnMut(usize, &[u8]) -> Vec<Vec<u8>>) -> Self {
+        let mut changed = Self {
+            from: self.from,
+            bytes: Vec::new(),
+            ends: Vec::new(),
+        };
+        for (index, datagram) in self.datagrams().enumerate() {
+            for datagram in change(index, datagram) {
+                changed.bytes.extend(datagram);
+                changed.ends.push(changed.bytes.len());
+            }
+        }
+        changed
     }
 }
 

@@ -196,11 +196,11 @@ impl Common {
         )
     }
 
-    /// Data of `len` bytes was received: an answer is owed.
+    /// Data was received: an answer is owed.
     #[inline]
-    pub(super) fn received(&mut self, len: usize, now: Instant) {
-        self.stats.rx_packets += 1;
-        self.stats.rx_bytes += len as u64;
+    pub(super) fn received(&mut self, packets: u64, bytes: u64, now: Instant) {
+        self.stats.rx_packets += packets;
+        self.stats.rx_bytes += bytes;
         self.owed_since.get_or_insert(now);
     }
 

@@ -11,15 +11,16 @@ use std::time::Instant;
 use connlib_cover::cover;
 use ip_packet::PacketBatch;
 
-use super::common::{Common, FailReason, OpenError, Opened};
+use super::common::{Common, FailReason, OpenError};
 use super::session::Session;
 use super::timing::{
     HOLD_AFTER_TIME, MAX_BAD_RESPONSES, MAX_PENDING, MAX_WAIT, PROACTIVE_INTERVAL,
     REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, REPEAT_INTERVAL, UNANSWERED_TIMEOUT,
     WIPE_AFTER_TIME,
 };
-use crate::engine::{Engine, EngineConfig, EngineError, OpenJob};
-use crate::message::{REJECT_AFTER_MESSAGES, counter, sender_index};
+use super::train::{OpenSink, OpenedTrain, open_run};
+use crate::engine::{Engine, EngineConfig, EngineError};
+use crate::message::sender_index;
 use crate::queue::{Nothing, PendingPackets};
 use crate::{DatagramKind, PeerIndex, SealSink, Sealed};
 
@@ -134,14 +135,29 @@ impl<E: Engine> Initiator<E> {
     }
 
     #[inline]
-    pub(super) fn open_data(
+    pub(super) fn open_data<'d, S: OpenSink>(
         &mut self,
         common: &mut Common,
-        receiver: u32,
-        datagram: &[u8],
+        first: (u32, &'d [u8]),
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
         now: Instant,
-        out: &mut [u8],
-    ) -> Result<Opened, OpenError> {
+        sink: &mut S,
+    ) -> OpenedTrain {
+        let half = match self.open_half(first.0, now) {
+            Ok(half) => half,
+            Err(error) => return Err(error).into(),
+        };
+        let opened = open_run(&mut half.engine, common, first, train, now, sink);
+        if opened.is_authentic() {
+            self.unanswered_until = None;
+        }
+
+        opened
+    }
+
+    /// The engine that opens messages for the index `receiver` now.
+    #[inline]
+    fn open_half(&mut self, receiver: u32, now: Instant) -> Result<&mut Half<E>, OpenError> {
         let half = self.half_of(receiver)?;
         let session = half
             .session
@@ -151,24 +167,8 @@ impl<E: Engine> Initiator<E> {
         if session.is_expired(now) {
             return Err(OpenError::Expired);
         }
-        if counter(datagram).is_none_or(|counter| counter >= REJECT_AFTER_MESSAGES) {
-            return Err(OpenError::CounterExhausted);
-        }
 
-        let mut job = OpenJob::new(datagram, out);
-        half.engine.open(std::slice::from_mut(&mut job));
-        let result = job.result;
-        if matches!(result, Ok(_) | Err(EngineError::NotIp)) {
-            self.unanswered_until = None;
-        }
-
-        match result? {
-            0 => Ok(Opened::Keepalive),
-            len => {
-                common.received(len, now);
-                Ok(Opened::Packet { len })
-            }
-        }
+        Ok(half)
     }
 
     /// Accepts a response if it answers the handshake in flight, and only one: an engine would take a second response too and

@@ -10,11 +10,12 @@ use std::time::Instant;
 
 use ip_packet::PacketBatch;
 
-use super::common::{Common, OpenError, Opened};
+use super::common::{Common, OpenError};
 use super::session::Session;
 use super::timing::{MAX_HELD, MAX_HOLD_TIME, WIPE_AFTER_TIME};
-use crate::engine::{Engine, EngineConfig, EngineError, OpenJob};
-use crate::message::{REJECT_AFTER_MESSAGES, counter, sender_index};
+use super::train::{OpenSink, OpenedTrain, open_run};
+use crate::engine::{Engine, EngineConfig};
+use crate::message::sender_index;
 use crate::queue::{Nothing, PendingPackets};
 use crate::{DatagramKind, PeerIndex, SealSink, Sealed};
 
@@ -132,33 +133,24 @@ impl<E: Engine> Responder<E> {
     }
 
     #[inline]
-    pub(super) fn open_data(
+    pub(super) fn open_data<'d, S: OpenSink>(
         &mut self,
         common: &mut Common,
-        receiver: u32,
-        datagram: &[u8],
+        first: (u32, &'d [u8]),
+        train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
         now: Instant,
-        out: &mut [u8],
-    ) -> Result<Opened, OpenError> {
-        let answering = self.answering_of(receiver)?;
-        let slot = receiver as usize % SLOTS;
-        let mirror = answering.slots[slot]
-            .filter(|mirror| mirror.session.local_index == receiver)
-            .ok_or(OpenError::UnknownIndex)?;
+        sink: &mut S,
+    ) -> OpenedTrain {
+        let (receiver, slot) = (first.0, first.0 as usize % SLOTS);
+        let (answering, confirmation) = match self.open_answering(receiver, now) {
+            Ok(found) => found,
+            Err(error) => return Err(error).into(),
+        };
 
-        if mirror.session.is_expired(now) {
-            return Err(OpenError::Expired);
-        }
-        if counter(datagram).is_none_or(|counter| counter >= REJECT_AFTER_MESSAGES) {
-            return Err(OpenError::CounterExhausted);
-        }
-
-        let mut job = OpenJob::new(datagram, out);
-        answering.engine.open(std::slice::from_mut(&mut job));
-        let result = job.result;
-        if matches!(result, Ok(_) | Err(EngineError::NotIp)) {
+        let opened = open_run(&mut answering.engine, common, first, train, now, sink);
+        if opened.is_authentic() {
             answering.current = slot;
-            if mirror.confirmation == Confirmation::Unconfirmed {
+            if confirmation == Confirmation::Unconfirmed {
                 self.confirm(common, receiver);
             }
             if !self.held.is_empty() {
@@ -166,13 +158,26 @@ impl<E: Engine> Responder<E> {
             }
         }
 
-        match result? {
-            0 => Ok(Opened::Keepalive),
-            len => {
-                common.received(len, now);
-                Ok(Opened::Packet { len })
-            }
+        opened
+    }
+
+    /// The engine that opens messages for the index `receiver` now, and what is known about that session.
+    #[inline]
+    fn open_answering(
+        &mut self,
+        receiver: u32,
+        now: Instant,
+    ) -> Result<(&mut Answering<E>, Confirmation), OpenError> {
+        let answering = self.answering_of(receiver)?;
+        let mirror = answering.slots[receiver as usize % SLOTS]
+            .filter(|mirror| mirror.session.local_index == receiver)
+            .ok_or(OpenError::UnknownIndex)?;
+
+        if mirror.session.is_expired(now) {
+            return Err(OpenError::Expired);
         }
+
+        Ok((answering, mirror.confirmation))
     }
 
     /// Answers an initiation. While the last answer is unconfirmed and there is a spare, the two engines take turns: the

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 
 use connlib_tunnel::segment::{Coalescer, Coalescing};
-use connlib_tunnel::{DatagramSink, TunPacket};
+use connlib_tunnel::{DatagramSink, Train, TunPacket};
 use ip_packet::Ecn;
 
 use crate::{
@@ -52,26 +52,25 @@ impl End {
     }
 
     fn handle_network(self, world: &mut World, received: &Received<'_>, out: &mut Coalescer) {
-        let Received { from, to, bytes } = *received;
-        let now = world.now;
+        let Received {
+            from,
+            to,
+            mut train,
+        } = *received;
+        let (ecn, now) = (Ecn::NotEct, world.now);
+        let train = &mut train;
         match self {
-            Self::Client => {
-                world.clients[0].handle_network(to, from, Ecn::NotEct, bytes, now, out);
-            }
-            Self::Gateway => {
-                world
-                    .gateway
-                    .handle_network(to, from, Ecn::NotEct, bytes, now, out);
-            }
+            Self::Client => world.clients[0].handle_train(to, from, ecn, train, now, out),
+            Self::Gateway => world.gateway.handle_train(to, from, ecn, train, now, out),
         }
     }
 }
 
-/// A datagram in a receive buffer.
+/// Datagrams in a receive buffer.
 struct Received<'a> {
     from: SocketAddr,
     to: SocketAddr,
-    bytes: &'a [u8],
+    train: Train<'a>,
 }
 
 /// A send buffer: slots one behind the other, as the runtime's queue has them.
@@ -166,9 +165,10 @@ pub(crate) struct Down {
     end: End,
     /// Of the super-packet, in bytes.
     len: usize,
-    /// Datagrams one behind the other, as the kernel hands over those that it merged, and how long each is.
+    /// Datagrams one behind the other, as the kernel hands over those that it merged.
     buffer: Vec<u8>,
-    lengths: Vec<usize>,
+    /// Length of each.
+    stride: usize,
     /// Sender and receiver of all of them.
     ends: (SocketAddr, SocketAddr),
     coalescer: Coalescer,
@@ -189,7 +189,7 @@ impl Down {
             end,
             len: end.other().super_packet(packets).bytes.len(),
             buffer: Vec::new(),
-            lengths: Vec::new(),
+            stride: 0,
             ends: (end.other().socket(), end.socket()),
             coalescer: Coalescer::new(Coalescing::ON),
             packets,
@@ -200,8 +200,8 @@ impl Down {
             // The gateway answers on a connection that the client has used.
             for datagram in seal(&mut this.world, End::Client, 1) {
                 for Datagram { from, to, bytes } in this.arriving(datagram) {
-                    let bytes = &bytes;
-                    let received = Received { from, to, bytes };
+                    let train = Train::single(&bytes);
+                    let received = Received { from, to, train };
                     End::Gateway.handle_network(&mut this.world, &received, &mut this.coalescer);
                 }
             }
@@ -226,31 +226,26 @@ impl Round for Down {
         self.opened = 0;
         let sent = seal(&mut self.world, self.end.other(), self.packets);
         self.buffer.clear();
-        self.lengths.clear();
         for datagram in sent {
             for Datagram { from, to, bytes } in self.arriving(datagram) {
                 self.ends = (from, to);
-                self.lengths.push(bytes.len());
+                self.stride = bytes.len();
                 self.buffer.extend_from_slice(&bytes);
             }
         }
         assert_eq!(
-            self.lengths.len(),
-            self.packets,
+            self.buffer.len(),
+            self.packets * self.stride,
             "not everything was sealed"
         );
     }
 
     fn work(&mut self) {
         let (from, to) = self.ends;
-        let mut rest = self.buffer.as_slice();
-        for length in &self.lengths {
-            let (bytes, behind) = rest.split_at(*length);
-            rest = behind;
-            let received = Received { from, to, bytes };
-            self.end
-                .handle_network(&mut self.world, &received, &mut self.coalescer);
-        }
+        let train = Train::new(&self.buffer, self.stride);
+        let received = Received { from, to, train };
+        self.end
+            .handle_network(&mut self.world, &received, &mut self.coalescer);
         for item in self.coalescer.drain() {
             self.opened += black_box(item).1.len();
         }
