@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(20);
 
 /// UDP payload of a datagram in bytes: fits the tunnel's MTU of 1280 with either family's headers.
-const DATAGRAM: u32 = 1200;
+pub(crate) const DATAGRAM: u16 = 1200;
 /// Buffer of iperf3's UDP sockets. With the default of 208 KB iperf3 itself loses datagrams when super-packets come in.
 const UDP_BUFFER: &str = "4M";
 
@@ -50,6 +50,8 @@ pub(crate) enum Traffic {
     Udp {
         /// Mbit/s per direction.
         megabits: u32,
+        /// Payload of a datagram in bytes.
+        size: u16,
     },
 }
 
@@ -92,7 +94,10 @@ impl Load {
     pub(crate) fn describe(self) -> String {
         let traffic = match self.traffic {
             Traffic::Tcp { streams } => format!("TCP × {streams}"),
-            Traffic::Udp { megabits } => format!("UDP {megabits} Mbit/s"),
+            Traffic::Udp { megabits, size } => match size {
+                DATAGRAM => format!("UDP {megabits} Mbit/s"),
+                size => format!("UDP {megabits} M × {size} B"),
+            },
         };
         let direction = match self.direction {
             Direction::Forward => "forward",
@@ -110,12 +115,12 @@ impl Load {
                 "--congestion".to_owned(),
                 congestion.to_owned(),
             ],
-            Traffic::Udp { megabits } => vec![
+            Traffic::Udp { megabits, size } => vec![
                 "--udp".to_owned(),
                 "--bitrate".to_owned(),
                 format!("{megabits}M"),
                 "--length".to_owned(),
-                DATAGRAM.to_string(),
+                size.to_string(),
                 "--window".to_owned(),
                 UDP_BUFFER.to_owned(),
             ],
@@ -346,7 +351,10 @@ mod tests {
             "sum_sent": {"bytes": 12489600, "bits_per_second": 99908107.9, "lost_packets": 0, "packets": 10408},
             "sum_received": {"bytes": 12426000, "bits_per_second": 98989669.6, "lost_packets": 52, "packets": 10400}}}"#;
         let load = Load {
-            traffic: Traffic::Udp { megabits: 100 },
+            traffic: Traffic::Udp {
+                megabits: 100,
+                size: DATAGRAM,
+            },
             direction: Direction::Forward,
         };
         let transfer = parse(report, load, "cubic").unwrap();

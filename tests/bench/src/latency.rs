@@ -18,7 +18,7 @@ use serde::Serialize;
 use testbed::Host;
 
 use crate::{
-    iperf::{Direction, Load, Run, Server, Traffic},
+    iperf::{DATAGRAM, Direction, Load, Run, Server, Traffic},
     network::{self, Route},
     peer::{self, Peer, PeerTunnel},
     progress::Progress,
@@ -78,7 +78,10 @@ impl Beside {
     fn load(self) -> Option<Load> {
         let traffic = match self {
             Self::Nothing => return None,
-            Self::Udp => Traffic::Udp { megabits: 300 },
+            Self::Udp => Traffic::Udp {
+                megabits: 300,
+                size: DATAGRAM,
+            },
             Self::Tcp => Traffic::Tcp { streams: 1 },
         };
         Some(Load {

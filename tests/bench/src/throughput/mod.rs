@@ -37,6 +37,7 @@ Examples:
                                                          one figure in 15 seconds
   bench throughput --peer gotatun --peer-path ~/peers    side by side, with ratios of medians
   bench throughput --udp 300,500,800 --streams ''        UDP alone
+  bench throughput --udp 10,20 --datagram 64 --streams ''  small packets, as of voice or games
 
 How to read it: compare only inside one table, by ratio; differences below 10 % mean nothing.")]
 pub(crate) struct Options {
@@ -49,9 +50,12 @@ pub(crate) struct Options {
     /// Numbers of parallel TCP streams; '' for no TCP.
     #[arg(long, value_delimiter = ',', default_value = "1,4", value_parser = optional::<NonZeroU16>)]
     streams: Vec<Option<NonZeroU16>>,
-    /// Rates of UDP in Mbit/s, with datagrams of 1200 bytes; '' for no UDP.
+    /// Rates of UDP in Mbit/s; '' for no UDP.
     #[arg(long, value_delimiter = ',', default_value = "500", value_parser = optional::<u32>)]
     udp: Vec<Option<u32>>,
+    /// Payload of UDP datagrams in bytes.
+    #[arg(long, default_value_t = iperf::DATAGRAM, value_parser = RangedU64ValueParser::<u16>::new().range(16..=1232))]
+    datagram: u16,
     /// Which ways the payload goes.
     #[arg(
         long,
@@ -109,7 +113,8 @@ impl Options {
             streams: streams.get(),
         });
         let udp = self.udp.iter().flatten();
-        let udp = udp.map(|&megabits| Traffic::Udp { megabits });
+        let size = self.datagram;
+        let udp = udp.map(|&megabits| Traffic::Udp { megabits, size });
         let directions = |traffic| {
             self.direction
                 .iter()
@@ -219,7 +224,10 @@ mod tests {
     fn an_empty_list_leaves_a_protocol_out() {
         let loads = options(&["--streams", "", "--direction", "both"]).loads();
         let expected = Load {
-            traffic: Traffic::Udp { megabits: 500 },
+            traffic: Traffic::Udp {
+                megabits: 500,
+                size: 1200,
+            },
             direction: Direction::Both,
         };
         assert_eq!(loads, [expected]);

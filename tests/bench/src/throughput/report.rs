@@ -9,7 +9,7 @@ use crate::{
     chart::{Chart, Group},
     counters::Counters,
     idle::Idle,
-    iperf::{Load, Traffic},
+    iperf::{DATAGRAM, Load, Traffic},
     statistics::Spread,
 };
 
@@ -262,7 +262,8 @@ fn goals(rows: &[Row], ratios: &[Ratio], idle: &[Idle]) -> Vec<Goal> {
         .iter()
         .filter(|ratio| ratio.of == RELAYED && matches!(ratio.load.traffic, Traffic::Tcp { .. }));
     let udp = ours().filter(|row| {
-        matches!(row.load.traffic, Traffic::Udp { megabits } if megabits <= UDP_GOAL_MEGABITS)
+        matches!(row.load.traffic, Traffic::Udp { megabits, size }
+            if megabits <= UDP_GOAL_MEGABITS && size == DATAGRAM)
     });
     let costs = ours().filter_map(|row| row.cost.as_ref());
     let asleep = || {

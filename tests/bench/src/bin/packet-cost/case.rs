@@ -196,6 +196,7 @@ pub(crate) static CASES: &[Case] = &[
     // The client's routing table by itself: parse, look up, find nothing.
     case!("route, 10 resources", 1, None, Route::new(10)),
     case!("route, 1000 resources", 1, None, Route::new(1_000)),
+    case!("route, 10000 resources", 1, None, Route::new(10_000)),
     // The gateway's NAT by itself: filter, session, translation in place.
     case!(
         "translate from client, 10 sessions",
