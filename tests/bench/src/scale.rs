@@ -1,6 +1,8 @@
-//! Many clients on one gateway: what each costs it while idle, and what they get together when all send at once.
+//! Many clients on one gateway: what each costs it while idle, and what they get together when all send at once; with one
+//! worker of the gateway beside several.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     io::{BufRead as _, BufReader, Write as _},
     net::UdpSocket,
@@ -21,6 +23,7 @@ use crate::{
     network::{self, Route},
     progress::Progress,
     stage::Stage,
+    statistics::Spread,
     swarm::{self, DISCARD_PORT},
 };
 
@@ -42,7 +45,8 @@ TUN devices; the gateway cannot tell.
 
 Examples:
   bench scale                      10, 100, 1000 clients: about 5 minutes
-  bench scale --clients 50 --idle-seconds 10 --seconds 3")]
+  bench scale --clients 50 --idle-seconds 10 --seconds 3
+  bench scale --clients 8 --workers 1,2 --rounds 3    one and two workers of the gateway in turns, and their ratio")]
 pub(crate) struct Options {
     /// Numbers of clients; each gets a fresh system.
     #[arg(
@@ -58,6 +62,17 @@ pub(crate) struct Options {
     /// Seconds during which all clients send.
     #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<u32>::new().range(1..=600))]
     seconds: u32,
+    /// Numbers of the gateway's workers, in turns.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1",
+        value_parser = clap::value_parser!(u16).range(1..=32)
+    )]
+    workers: Vec<u16>,
+    /// How often each combination has its turn.
+    #[arg(long, default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(1..=100))]
+    rounds: usize,
     /// Print as JSON.
     #[arg(long)]
     json: bool,
@@ -70,6 +85,8 @@ pub(crate) struct Options {
 #[derive(Debug, Clone, Serialize)]
 struct Row {
     clients: usize,
+    /// Of the gateway.
+    workers: u16,
     /// From the first login to the last answered packet.
     connect_seconds: f64,
     /// CPU time that connecting took, of all clients together.
@@ -100,7 +117,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let progress = Progress::new();
     let mut rows = Vec::new();
     for &clients in &options.clients {
-        rows.push(measure(clients, options, &progress)?);
+        for _ in 0..options.rounds {
+            for &workers in &options.workers {
+                rows.push(measure(clients, workers, options, &progress)?);
+            }
+        }
     }
     progress.clear();
     match options.json {
@@ -110,8 +131,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measure(clients: usize, options: &Options, progress: &Progress) -> Result<Row> {
-    let stage = Stage::start(Route::Direct, options.keep_logs, progress)?;
+fn measure(clients: usize, workers: u16, options: &Options, progress: &Progress) -> Result<Row> {
+    let stage = Stage::with_workers(Route::Direct, workers, options.keep_logs, progress)?;
     let _discard = stage
         .network
         .gateway
@@ -147,6 +168,7 @@ fn measure(clients: usize, options: &Options, progress: &Progress) -> Result<Row
     stage.system.stop()?;
     Ok(Row {
         clients,
+        workers,
         connect_seconds,
         gateway_connect_cpu_seconds: connect_cpu(0),
         relay_connect_cpu_seconds: connect_cpu(1),
@@ -266,8 +288,9 @@ fn table(rows: &[Row]) -> String {
     let mut text = format!(
         "One gateway, direct paths. Memory: growth per connected client. Idle: the gateway with all clients silent.\n\
          Load: all clients send UDP of 1200 bytes as fast as they can; passed: written to the gateway's TUN device.\n\n\
-         {:>7} {:>9} {:>16} {:>11} {:>11} {:>11} {:>9} {:>10} {:>12} {:>8} {:>8} {:>7} {:>8}\n",
+         {:>7} {:>7} {:>9} {:>16} {:>11} {:>11} {:>11} {:>9} {:>10} {:>12} {:>8} {:>8} {:>7} {:>8}\n",
         "clients",
+        "workers",
         "connect",
         "(CPU s of each)",
         "gateway KiB",
@@ -285,8 +308,9 @@ fn table(rows: &[Row]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{:>7} {:>7.1} s {:>16} {:>11.1} {:>11.1} {:>11.1} {:>7.2} % {:>10.1} {:>12.3} {:>8} {:>3.2} G/s {:>7.3} {:>8}",
+            "{:>7} {:>7} {:>7.1} s {:>16} {:>11.1} {:>11.1} {:>11.1} {:>7.2} % {:>10.1} {:>12.3} {:>8} {:>3.2} G/s {:>7.3} {:>8}",
             row.clients,
+            row.workers,
             row.connect_seconds,
             row.connect_cpu(),
             row.gateway_bytes_per_client / 1024.0,
@@ -301,6 +325,7 @@ fn table(rows: &[Row]) -> String {
             row.udp_drops,
         );
     }
+    text += &ratios(rows);
     let verdict = |met| if met { "ok    " } else { "MISSED" };
     if let Some(most) = rows.iter().max_by_key(|row| row.clients) {
         let _ = writeln!(
@@ -310,6 +335,43 @@ fn table(rows: &[Row]) -> String {
             verdict(most.wake_ups_per_client() <= GOAL_WAKE_UPS),
             verdict(rows.iter().all(|row| row.answered == row.clients)),
         );
+    }
+    text
+}
+
+/// What further workers change, as ratios of medians to the first number of workers; nothing without turns.
+fn ratios(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let median = |clients, workers, figure: fn(&Row) -> f64| {
+        let same = |row: &&Row| (row.clients, row.workers) == (clients, workers);
+        Spread::of(rows.iter().filter(same).map(figure)).map_or(f64::NAN, |it| it.median)
+    };
+    let mut seen = BTreeSet::new();
+    for row in rows {
+        let Some(first) = rows.iter().find(|other| other.clients == row.clients) else {
+            continue;
+        };
+        if first.workers == row.workers || !seen.insert((row.clients, row.workers)) {
+            continue;
+        }
+        let ratio = |figure| {
+            median(row.clients, row.workers, figure) / median(row.clients, first.workers, figure)
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{} clients, {} ÷ {} workers: passed {:.2}, CPU per Gbit {:.2}, idle wake-ups {:.2}, memory per client {:.2}",
+            row.clients,
+            row.workers,
+            first.workers,
+            ratio(|row| row.passed_gbit_per_second),
+            ratio(|row| row.cpu_seconds_per_gbit),
+            ratio(|row| row.idle.wake_ups_per_second),
+            ratio(|row| row.gateway_bytes_per_client),
+        );
+    }
+    if !text.is_empty() {
+        text.insert(0, '\n');
     }
     text
 }

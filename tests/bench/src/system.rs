@@ -44,7 +44,7 @@ pub(crate) struct System {
 
 impl System {
     /// Starts everything, in the order of dependence.
-    pub(crate) fn start(network: &Network, route: Route) -> Result<Self> {
+    pub(crate) fn start(network: &Network, route: Route, workers: u16) -> Result<Self> {
         let directory = tempfile::Builder::new()
             .prefix("firezone-bench-")
             .tempdir()?;
@@ -61,7 +61,7 @@ impl System {
         };
         let portal = starter.portal()?;
         let relay = starter.relay()?;
-        let gateway = starter.gateway()?;
+        let gateway = starter.gateway(workers)?;
         let client = starter.client()?;
         Ok(Self {
             client,
@@ -180,8 +180,12 @@ impl Starter<'_> {
         Ok(process)
     }
 
-    fn gateway(&self) -> Result<Process> {
-        let command = self.launcher().gateway(&self.network.gateway)?;
+    fn gateway(&self, workers: u16) -> Result<Process> {
+        let mut command = self.launcher().gateway(&self.network.gateway)?;
+        // One may be wished for from outside, too.
+        if workers > 1 {
+            command.args(["--workers", &workers.to_string()]);
+        }
         self.start_until_ready("gateway", command)
     }
 
