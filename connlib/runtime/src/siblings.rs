@@ -14,7 +14,8 @@ use mio::Waker;
 
 /// Parcels that wait for a worker: each is what one turn of another worker brought.
 const MAX_PARCELS: usize = 16;
-/// A parcel of this size leaves at once. With the queue it bounds the memory: 4 MB per worker.
+/// A parcel of this size leaves at once. With the last packet it is at most 320 KB, so 5 MB can wait for a worker, and as
+/// much lie empty at it.
 const PARCEL_BYTES: usize = 256 * 1024;
 /// Clients of other workers whose addresses are known. More than one gateway serves; the portal pays for each with an
 /// authorization.
