@@ -143,9 +143,9 @@ mod tests {
 
     const SECRET: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
 
-    // relay C-14
+    // relay 14, portal 87
     #[test]
-    fn relay_c14_password_vectors() {
+    fn relay_14_password_vectors() {
         let shared = relay_password(
             1_685_984_278,
             "1cab293a-4032-46f4-862a-40e5d174b0d2",

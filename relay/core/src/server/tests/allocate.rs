@@ -111,6 +111,40 @@ proptest! {
 }
 
 #[test]
+fn relay_21_sockets_are_freed_before_the_reply() {
+    let mut world = World::new(1);
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    let port = AllocationPort::new(world.allocate(client, &user));
+    let nonce = world.nonce(client, &user);
+    let body = RequestBody::Refresh(Refresh {
+        lifetime: Some(0),
+        ..Refresh::default()
+    });
+    let bytes = world.signed(&user, Some(&nonce), body);
+    let now = world.now;
+    let train = Train::single(&bytes);
+    world
+        .server
+        .handle_client_input(client, train, now, &mut Sink::default());
+    for family in [Family::V4, Family::V6] {
+        let free = Command::FreeAllocation { port, family };
+        assert_eq!(next_but_users(&mut world), Some(free));
+    }
+    let reply = next_but_users(&mut world);
+    let Some(Command::Send { bytes, .. }) = reply else {
+        panic!("{reply:?}");
+    };
+    assert_eq!(Reply(bytes).refreshed(), 0);
+    assert_eq!(next_but_users(&mut world), None);
+}
+
+/// The next command that is not news for other workers.
+fn next_but_users(world: &mut World) -> Option<Command> {
+    std::iter::from_fn(|| world.server.poll_command())
+        .find(|it| !matches!(it, Command::UserGained { .. } | Command::UserLost { .. }))
+}
+
+#[test]
 fn a_replayed_deletion_does_not_hit_the_next_allocation() {
     let mut world = World::new(1);
     let (client, user) = (addr(CLIENT), world.user("salt"));
@@ -170,6 +204,9 @@ fn relay_24_any_valid_user_of_the_socket_may_delete() {
         world.refresh(client, &old, 0).code(),
         ErrorCode::ALLOCATION_MISMATCH
     );
+    let bind = world.bind(client, &old, 0x4000, addr("203.0.113.9:9"));
+    assert_eq!(bind.code(), ErrorCode::ALLOCATION_MISMATCH);
+    assert_eq!(world.server.channel_count(), 0);
     world.allocate(client, &old);
     assert_eq!(world.refresh(client, &new, 0).refreshed(), 0);
     assert_eq!(world.server.allocation_count(), 0);

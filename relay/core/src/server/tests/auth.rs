@@ -194,6 +194,20 @@ fn relay_14_signed_refresh_vector() {
 }
 
 // portal 86
+// portal 83: what the join carries is drawn by each process.
+#[test]
+fn stamp_secrets_are_64_hex_digits_and_another_for_each_process() {
+    let secret = |seed: u8| {
+        let config = Config::portal(PublicAddresses::V4(PUBLIC_V4.parse().unwrap()));
+        let now = World::new(1).now;
+        let server = Server::new(config, [seed; 32], now, secs(UNIX_START)).unwrap();
+        server.stamp_secret().expose().to_owned()
+    };
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    assert!(secret(1).len() == 64 && secret(1).chars().all(hex));
+    assert_ne!(secret(1), secret(2));
+}
+
 #[test]
 fn relay_15_malformed_user_names_are_refused_unsigned() {
     let mut world = World::new(1);

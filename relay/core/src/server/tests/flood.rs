@@ -60,6 +60,27 @@ proptest! {
         prop_assert_eq!(world.server.counters().drops.malformed, 1);
     }
 
+    /// A request whose header does not hold: cut anywhere, of another length than it says, with another cookie.
+    #[test]
+    fn relay_03_broken_headers_get_no_reply(cut in 0usize..20, extra in 1usize..64, cookie: u32) {
+        let mut world = World::new(1);
+        let request = binding(1);
+        let mut foreign = request.clone();
+        foreign[4..8].copy_from_slice(&cookie.to_be_bytes());
+        let mut promising = request.clone();
+        promising[2..4].copy_from_slice(&(extra as u16).to_be_bytes());
+        let mut top_bits = request.clone();
+        top_bits[0] |= 0xC0;
+        let longer = [&request[..], &vec![0; extra]].concat();
+        for bytes in [&request[..cut], &promising, &longer, &top_bits] {
+            world.client_sends(addr(CLIENT), bytes);
+        }
+        if cookie != 0x2112_A442 {
+            world.client_sends(addr(CLIENT), &foreign);
+        }
+        prop_assert_eq!(world.replies.len() + world.forwarded.len(), 0);
+    }
+
     #[test]
     fn relay_04_garbage_does_not_spoil_what_follows(
         bytes in prop::collection::vec(any::<u8>(), 0..200),

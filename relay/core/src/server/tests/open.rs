@@ -53,6 +53,7 @@ fn relay_39_portal_profile_opens_nothing() {
     assert_eq!(world.forwarded.len() + world.replies.len(), 0);
 }
 
+// relay 5: an indication is never answered; it is relayed to a permitted peer and to nobody else.
 #[test]
 fn relay_39_open_profile_permissions() {
     let mut world = open();
@@ -84,6 +85,28 @@ fn relay_39_open_profile_permissions() {
     world.peer_sends(port, addr(PEER), b"late");
     world.client_sends(client, &send(PEER, b"late"));
     assert_eq!(world.forwarded.len() + world.replies.len(), 0);
+}
+
+/// The wide range of RFC 8656, which the portal profile refuses.
+#[test]
+fn relay_32_wide_numbers() {
+    let mut world = open();
+    let (client, user) = (addr(CLIENT), world.user("salt"));
+    let port = world.allocate(client, &user);
+    world.bind(client, &user, 22110, addr(PEER)).success();
+    world.client_sends_data(client, 22110, b"there");
+    world.peer_sends(port, addr(PEER), b"back");
+    assert_eq!(
+        world.take_forwarded(),
+        [
+            (to_peer(port, addr(PEER)), b"there".to_vec()),
+            (to_client(client, 22110), b"back".to_vec())
+        ]
+    );
+    // 0x8000 exists in no range.
+    let beyond = [&[0x80, 0, 0, 6][..], b"beyond"].concat();
+    world.client_sends(client, &beyond);
+    assert_eq!(world.take_forwarded(), []);
 }
 
 #[test]
