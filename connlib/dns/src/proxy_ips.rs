@@ -199,8 +199,11 @@ mod tests {
         let expected = ranges::proxy_addresses_v6();
         assert!((0..V6_COUNT).map(v6_at).eq(expected.clone()));
         assert_eq!(expected.count(), V6_COUNT as usize);
+        assert!(!(0..V4_COUNT).any(|at| ranges::is_sentinel(v4_at(at).into())));
+        assert!(!(0..V6_COUNT).any(|at| ranges::is_sentinel(v6_at(at).into())));
     }
 
+    // tunnel 1
     #[test]
     fn addresses_lead_back_to_their_domain() {
         let mut proxies = ProxyIps::new();

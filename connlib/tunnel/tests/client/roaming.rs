@@ -39,6 +39,30 @@ fn tunnel_67_traffic_resumes_after_one_intent() {
 }
 
 #[test]
+fn tunnel_67_each_resource_asks_once() {
+    let mut world = World::new(1);
+    world.set_resources(&[cidr(1, "10.0.0.0/8"), cidr(2, "192.168.0.0/16")]);
+    world.connect(1, 0, &udp_to("10.0.0.1:1", 1));
+    world.send(&udp_to("192.168.0.1:1", 2));
+    world.grant(2, 0).unwrap();
+    world.run_for(Duration::from_secs(3));
+    world.received(0);
+
+    world.roam();
+    for number in 3..6 {
+        world.send(&udp_to("10.0.0.1:1", number));
+        world.send(&udp_to("192.168.0.1:1", number + 10));
+    }
+    assert_eq!(world.asked(), [1, 2, 1, 2]);
+    world.grant(1, 0).unwrap();
+    world.run_for(Duration::from_secs(3));
+    assert_eq!(payloads(&world.received(0)), [3, 4, 5]);
+    world.grant(2, 0).unwrap();
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(payloads(&world.received(0)), [13, 14, 15]);
+}
+
+#[test]
 fn tunnel_68_reset_while_an_answer_is_awaited() {
     let mut world = World::new(1);
     world.add(cidr(1, "10.0.0.0/8"));
