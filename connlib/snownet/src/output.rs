@@ -41,7 +41,7 @@ pub enum Event<P> {
     /// A packet that waited for a session of the connection that has just failed. It was not sent and may take another way.
     ///
     /// Follows [`Event::ConnectionFailed`], oldest packet first, and only if the connection had been established: what waited for
-    /// one that never came about has had its chance. At most 256 per connection, none older than 30 s.
+    /// one that never came about has had its chance. At most 256 per connection, none older than 45 s.
     Undelivered {
         /// The peer it was for.
         peer: P,

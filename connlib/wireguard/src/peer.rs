@@ -185,7 +185,7 @@ impl<E: Engine> Peer<E> {
     }
 
     /// The path to the peer changed: an initiator proves the new one by a handshake, at most one per 20 s; one in flight is
-    /// repeated at once, at most once per second (snownet §3.8).
+    /// repeated at once, at most once per second (snownet §3.8), and has its full time on the new path.
     pub fn path_changed(&mut self, now: Instant) {
         let now = self.common.advance(now);
 

@@ -153,8 +153,12 @@ where
         remote: SocketAddr,
     ) -> Encapsulated {
         let Some((server, channel)) = io.relays.channel(relay, remote, now) else {
-            // These packets would overtake the request for the channel, so they are lost; the next ones are not.
             io.relays.drain_transmits(io.transmits);
+            if !self.wireguard.is_usable(now) {
+                // They wait for a session anyway, which cannot come about without a channel.
+                return self.wireguard.seal(batch, now, &mut Nowhere).into();
+            }
+            // These packets would overtake the request for the channel, so they are lost; the next ones are not.
             return self.drop_batch(batch);
         };
         let mut sink = ChannelSink {
@@ -190,12 +194,12 @@ impl From<Sealed> for Encapsulated {
     }
 }
 
-/// Sink of a peer that cannot have a session yet.
+/// Sink of a peer that has no session now.
 struct Nowhere;
 
 impl SealSink for Nowhere {
     fn reserve(&mut self, _len: usize) -> &mut [u8] {
-        debug_assert!(false, "nothing can be sealed before the first handshake");
+        debug_assert!(false, "nothing can be sealed without a session");
         &mut []
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use connlib_snownet::{Event, Role};
 use netsim::{EdgeConfig, EdgeKind};
 
-use crate::world::{Place, World};
+use crate::world::{Place, World, packet};
 use crate::{C, G};
 
 fn failures(world: &World, host: usize) -> Vec<Duration> {
@@ -62,6 +62,42 @@ fn gateway_follows_the_client_to_a_new_mapping() {
     assert_ne!(after.remote, before.remote);
     assert_eq!(failures(&world, C), []);
     world.ping(C, G);
+}
+
+/// The host slept, its peer is gone: what waits for a session is handed back with the failure, once, and only if there ever was
+/// a session.
+#[test]
+fn snownet_28_undelivered_packets_follow_the_failure() {
+    for was_established in [true, false] {
+        let mut world = World::pair(1, Place::Open, Place::Open);
+        if was_established {
+            world.establish(C, G);
+            world.drop = Box::new(|_| true);
+            world.suspend(Duration::from_secs(200));
+        } else {
+            world.drop = Box::new(|wire| wire.wireguard_type() == Some(2));
+            world.connect(C, G);
+        }
+        world.send(C, G, 4711);
+        world.send(C, G, 4712);
+        world.run_for(Duration::from_secs(60));
+        let ends: Vec<_> = world.hosts[C]
+            .events
+            .iter()
+            .map(|(_, event)| event)
+            .skip_while(|event| !matches!(event, Event::ConnectionFailed(_)))
+            .collect();
+        let undelivered = |number| Event::Undelivered {
+            peer: G as u32,
+            packet: packet(number),
+        };
+        let failed = Event::ConnectionFailed(G as u32);
+        let expected = match was_established {
+            true => vec![failed, undelivered(4711), undelivered(4712)],
+            false => vec![failed],
+        };
+        assert_eq!(ends, expected.iter().collect::<Vec<_>>());
+    }
 }
 
 #[test]

@@ -60,6 +60,7 @@ struct Half<E> {
 #[derive(Debug)]
 struct Handshake {
     slot: Slot,
+    /// On the present path.
     started_at: Instant,
     retry_at: Instant,
     /// Local indices of the last two initiations, newest first: those that the engine can match with a response.
@@ -237,7 +238,10 @@ impl<E: Engine> Initiator<E> {
             return;
         }
 
-        // The one in flight went over the old path.
+        // The one in flight went over the old path; on the new one the other side has not had its time to answer.
+        if let Some(handshake) = &mut self.handshake {
+            handshake.started_at = now;
+        }
         if self
             .last_init_at
             .is_none_or(|at| now.saturating_duration_since(at) >= REPEAT_INTERVAL)

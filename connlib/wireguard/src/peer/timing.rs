@@ -28,7 +28,7 @@ pub const REKEY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest jitter of T4 and T5.
 pub const MAX_JITTER: Duration = Duration::from_millis(333);
 
-/// T6: a handshake that takes longer has failed. Longer than the ICE agent's timeout, so that ICE judges the path first.
+/// T6: a handshake that takes longer on one path has failed. Longer than the ICE agent's timeout, so that ICE judges the path first.
 pub const REKEY_ATTEMPT_TIME: Duration = Duration::from_secs(20);
 
 /// T7: data received and nothing sent for this long is answered with a keepalive.
@@ -46,9 +46,9 @@ pub const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Packets of an initiator that wait for a path or a session: some 300 kB, one congestion window of a fresh flow each.
 pub const MAX_PENDING: usize = 256;
 
-/// A packet that waited in vain for longer is of no use to anybody: the attempts (20 s) with some room. Longer waits come from
-/// a suspended host.
-pub const MAX_WAIT: Duration = Duration::from_secs(30);
+/// A packet that waited in vain for longer is of no use to anybody. An attempt that moves to another path when ICE has given the
+/// first one up takes almost 40 s; longer waits come from a suspended host.
+pub const MAX_WAIT: Duration = Duration::from_secs(45);
 
 /// Packets of a responder that wait for a session to be confirmed, which takes half a round trip.
 pub const MAX_HELD: usize = 16;

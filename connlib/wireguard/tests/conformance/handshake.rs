@@ -141,6 +141,39 @@ fn snownet_51_retries_are_5_s_apart_with_jitter_and_end_at_20_s() {
     assert_eq!(world.client.peer.poll_timeout(), None);
 }
 
+/// The other side has its full time on each path: ICE needs almost as long as an attempt to give the first one up.
+#[test]
+fn snownet_51_another_path_gets_its_own_20_s() {
+    let mut world = World::new(51, millis(10));
+    world.lose = Box::new(|record| record.kind == RESPONSE);
+    world.path_ready();
+    world.send(Side::Client, 1);
+    world.run_for(secs(18));
+    world.client.peer.path_changed(world.now);
+    world.run_for(secs(60));
+    assert_eq!(world.client.failures(), [secs(38)]);
+    let waiting = world.client.peer.take_waiting(world.now);
+    assert_eq!(waiting, None, "a minute later the packet is of no use");
+}
+
+#[test]
+fn snownet_43_what_waited_in_vain_is_given_back_once() {
+    let mut world = World::new(51, millis(10));
+    world.lose = Box::new(|record| record.kind == RESPONSE);
+    world.path_ready();
+    for id in [1, 2] {
+        world.send(Side::Client, id);
+    }
+    world.run_for(secs(21));
+    assert_eq!(world.client.failures(), [secs(20)]);
+    let peer = &mut world.client.peer;
+    let mut given_back = 0;
+    while peer.take_waiting(world.now).is_some() {
+        given_back += 1;
+    }
+    assert_eq!(given_back, 2);
+}
+
 /// T13 holds across a failed attempt: the next one starts 5 s after the last initiation.
 #[test]
 fn snownet_51_a_new_attempt_keeps_its_distance() {
