@@ -18,7 +18,13 @@ pub(crate) struct Client {
 impl Client {
     /// Starts to allocate at a server socket; the family of the socket follows.
     pub(crate) fn new(server: SocketAddr, salt: &str) -> Self {
-        let (username, password) = credentials(salt);
+        Self::with_credentials(server, credentials(salt))
+    }
+
+    pub(crate) fn with_credentials(
+        server: SocketAddr,
+        (username, password): (String, String),
+    ) -> Self {
         let credentials = Credentials {
             username,
             password,
@@ -43,11 +49,15 @@ impl Client {
     /// Starts and waits for the relayed addresses, IPv4 first.
     pub(crate) fn allocated(server: SocketAddr, salt: &str) -> (Self, Vec<SocketAddr>) {
         let mut client = Self::new(server, salt);
-        client.drive_until(|client| client.allocation.has_allocation());
+        client.wait_until_allocated();
         let relayed = client.allocation.relayed_candidates();
         let mut relayed: Vec<_> = relayed.map(|candidate| candidate.addr()).collect();
         relayed.sort();
         (client, relayed)
+    }
+
+    pub(crate) fn wait_until_allocated(&mut self) {
+        self.drive_until(|client| client.allocation.has_allocation());
     }
 
     /// Sends a payload through the relay, as soon as there is a channel.

@@ -1,9 +1,13 @@
-//! The session with a portal, scripted: C-50, C-51.
+//! The session with a portal, scripted: C-49, C-50, C-51.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use phoenix_channel::Frame;
+use phoenix_channel::{Frame, channel::HEARTBEAT_INTERVAL, frame::HEARTBEAT};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::{
@@ -16,8 +20,15 @@ use tokio_tungstenite::{
 
 use super::{
     client::Client,
-    process::{PATIENCE, PUBLIC_V4, PUBLIC_V6, Relay, SECRET, ports},
+    process::{
+        Launch, PATIENCE, PUBLIC_V4, PUBLIC_V6, Relay, SECRET, credentials_from, ports, socket,
+    },
+    raw::{Raw, framed, refresh},
+    restart::{BACK_WITHIN, OTHER_SECRET, transfer},
 };
+
+/// How late a heartbeat may be: the portal drops a relay that is silent for 41 s (relay spec §3.2).
+const HEARTBEAT_SLACK: Duration = Duration::from_secs(5);
 
 struct Portal {
     listener: TcpListener,
@@ -72,13 +83,28 @@ impl Visit {
 
     /// Reads the join, checks it and accepts it.
     async fn join(&mut self) {
+        self.join_with(SECRET).await;
+    }
+
+    async fn join_with(&mut self, secret: &str) {
         let join = self.frame().await;
         assert_eq!(
             (join.topic.as_str(), join.event.as_str()),
             ("relay", "phx_join")
         );
-        assert_eq!(join.payload, json!({"stamp_secret": SECRET}));
-        let reply = Frame::reply_ok(join.topic, join.reference.unwrap(), json!({}));
+        assert_eq!(join.payload, json!({"stamp_secret": secret}));
+        self.accept(join).await;
+    }
+
+    /// Reads a heartbeat and answers it.
+    async fn heartbeat(&mut self) {
+        let heartbeat = self.frame().await;
+        assert_eq!(heartbeat.event, HEARTBEAT);
+        self.accept(heartbeat).await;
+    }
+
+    async fn accept(&mut self, asked: Frame) {
+        let reply = Frame::reply_ok(asked.topic, asked.reference.unwrap(), json!({}));
         self.socket
             .send(Message::text(reply.encode()))
             .await
@@ -138,6 +164,109 @@ async fn relay_51_session_with_the_portal() {
     assert_eq!(super::process::receive(&peer).0, b"to the end");
     relay.terminate();
     assert!(relay.wait().success());
+}
+
+/// The process ends in the middle of a transfer. With the same secret the portal sees a relay that blipped, and the client
+/// goes on; with another one it sees a new relay, and only credentials of that one count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relay_51_restarts_in_the_middle_of_a_transfer() {
+    let portal = Portal::new().await;
+    let url = format!("ws://{}", portal.address());
+    let (first, arguments) = (ports(), ["--api-url", &url]);
+    let start = |secret| {
+        let launch = Launch::new(first, &arguments);
+        Launch { secret, ..launch }.start()
+    };
+    let relay = start(SECRET);
+    portal.accept().await.join().await;
+    let server = relay.server(Ipv4Addr::LOCALHOST);
+    let (mut client, _) = Client::allocated(server, "user");
+    let peer = socket("127.0.0.1:0");
+    transfer(&mut client, &peer);
+    drop(relay);
+
+    let relay = start(SECRET);
+    let mut visit = portal.accept().await;
+    visit.join_with(SECRET).await;
+    relay.wait_for("/readyz", 200);
+    let since = Instant::now();
+    client.refresh();
+    let back = transfer(&mut client, &peer);
+    assert!(back - since < BACK_WITHIN, "{:?}", back - since);
+    drop((relay, visit));
+
+    let relay = start(OTHER_SECRET);
+    let mut visit = portal.accept().await;
+    visit.join_with(OTHER_SECRET).await;
+    relay.wait_for("/readyz", 200);
+    client.refresh();
+    client.wait_until_given_up();
+    let credentials = credentials_from(OTHER_SECRET, "user");
+    let mut client = Client::with_credentials(server, credentials);
+    client.wait_until_allocated();
+    transfer(&mut client, &peer);
+}
+
+/// Clients that flood the relay, and refresh their allocations beside that: the session has a thread of its own and is on
+/// time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn relay_49_heartbeats_are_on_time_under_load() {
+    const HEARTBEATS: usize = 2;
+    let portal = Portal::new().await;
+    let url = format!("ws://{}", portal.address());
+    let relay = Relay::start(ports(), &["--api-url", &url]);
+    let mut visit = portal.accept().await;
+    visit.join().await;
+    let mut last = Instant::now();
+    relay.wait_for("/readyz", 200);
+
+    let server = relay.server(Ipv4Addr::LOCALHOST);
+    let sink = socket("127.0.0.1:0");
+    let sink_address = sink.local_addr().unwrap();
+    let clients: Vec<_> = (0..2)
+        .map(|user| {
+            let mut client = Raw::new(server, &format!("busy{user}"));
+            client.allocate();
+            client.bind(0x4000, sink_address);
+            client
+        })
+        .collect();
+    let (is_over, refreshed) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let deadline = Instant::now() + 2 * PATIENCE;
+    let mut late = Vec::new();
+    std::thread::scope(|scope| {
+        for mut client in clients {
+            let (is_over, refreshed) = (&is_over, &refreshed);
+            scope.spawn(move || {
+                let datagram = framed(0x4000, &[7; 1200]);
+                let short = Some(Duration::from_millis(500));
+                client.socket.set_read_timeout(short).unwrap();
+                while !is_over.load(Ordering::Relaxed) && Instant::now() < deadline {
+                    for _ in 0..2000 {
+                        client.send(&datagram);
+                    }
+                    // A flood may cost the request or its answer; that others get theirs is counted below.
+                    let request = client.signed(refresh(None));
+                    client.send(&request);
+                    let answered = client.socket.recv(&mut [0; 2048]).is_ok();
+                    refreshed.fetch_add(answered.into(), Ordering::Relaxed);
+                }
+            });
+        }
+        tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                for _ in 0..HEARTBEATS {
+                    visit.heartbeat().await;
+                    late.push(last.elapsed().saturating_sub(HEARTBEAT_INTERVAL));
+                    last = Instant::now();
+                }
+            });
+        });
+        is_over.store(true, Ordering::Relaxed);
+    });
+    assert!(late.iter().all(|it| *it < HEARTBEAT_SLACK), "{late:?}");
+    assert!(refreshed.into_inner() > 0, "no refresh was answered");
+    assert_eq!(relay.get("/readyz").unwrap().0, 200);
 }
 
 #[test]

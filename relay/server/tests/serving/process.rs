@@ -193,9 +193,14 @@ impl Drop for Relay {
 
 /// User name and password, valid for an hour.
 pub(crate) fn credentials(salt: &str) -> (String, String) {
+    credentials_from(SECRET, salt)
+}
+
+/// The same from another stamp secret.
+pub(crate) fn credentials_from(secret: &str, salt: &str) -> (String, String) {
     let unix_now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let expiry = unix_now.unwrap().as_secs() + 3600;
-    let password = relay_password(expiry, SECRET, salt);
+    let password = relay_password(expiry, secret, salt);
     (format!("{expiry}:{salt}"), password)
 }
 

@@ -13,10 +13,11 @@ use super::{
     raw::{Raw, allocate, refresh},
 };
 
-const OTHER_SECRET: &str = "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
+pub(crate) const OTHER_SECRET: &str =
+    "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100";
 const ARGUMENTS: [&str; 3] = ["--standalone", "--profile", "portal"];
 /// Within this a client has its allocation again (relay spec §3.3: two round trips), however busy the machine is.
-const BACK_WITHIN: Duration = Duration::from_secs(10);
+pub(crate) const BACK_WITHIN: Duration = Duration::from_secs(10);
 
 fn start(first: u16, secret: &str) -> Relay {
     Launch {
@@ -69,7 +70,7 @@ fn relay_52_credentials_of_the_previous_secret_are_still_good() {
 }
 
 /// Sends until something arrives; returns when.
-fn transfer(client: &mut Client, peer: &UdpSocket) -> Instant {
+pub(crate) fn transfer(client: &mut Client, peer: &UdpSocket) -> Instant {
     let address = peer.local_addr().unwrap();
     peer.set_read_timeout(Some(Duration::from_millis(50)))
         .unwrap();
