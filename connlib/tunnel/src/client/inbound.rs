@@ -178,7 +178,7 @@ impl Client {
             return;
         };
         if self.gateways.binding(resource) == Some(gateway) {
-            let ask = self.intents.touch(resource, now);
+            let ask = self.intents.renew(resource, now);
             self.request_access(resource, ask);
         }
     }

@@ -27,6 +27,9 @@ const MAX_QUERIES: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Intents<Q> {
     pending: BTreeMap<ResourceId, Pending<Q>>,
+    /// When access was asked for last that has been answered since; what is older than [`RESEND_INTERVAL`] does not
+    /// matter and goes with the next request.
+    answered: BTreeMap<ResourceId, Instant>,
 }
 
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl<Q> Intents<Q> {
     pub(crate) fn new() -> Self {
         Self {
             pending: BTreeMap::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -92,6 +96,7 @@ impl<Q> Intents<Q> {
     /// Requests access to `resource` without keeping anything.
     pub(crate) fn touch(&mut self, resource: ResourceId, now: Instant) -> Ask {
         let Some(pending) = self.pending.get_mut(&resource) else {
+            self.answered.retain(|_, sent| is_recent(*sent, now));
             self.pending.insert(
                 resource,
                 Pending {
@@ -103,15 +108,22 @@ impl<Q> Intents<Q> {
             return Ask::Now;
         };
 
-        if pending
-            .last_sent
-            .is_some_and(|sent| now.saturating_duration_since(sent) < RESEND_INTERVAL)
-        {
+        if pending.last_sent.is_some_and(|sent| is_recent(sent, now)) {
             return Ask::AlreadyAsked;
         }
         pending.last_sent = Some(now);
 
         Ask::Now
+    }
+
+    /// Requests access to `resource` once more because its gateway refuses a packet. The refusal need not be about
+    /// authorization: a firewall behind the gateway says the same, and would be answered by a request per packet.
+    pub(crate) fn renew(&mut self, resource: ResourceId, now: Instant) -> Ask {
+        let answered = self.answered.get(&resource);
+        match answered.is_some_and(|sent| is_recent(*sent, now)) {
+            true => Ask::AlreadyAsked,
+            false => self.touch(resource, now),
+        }
     }
 
     /// Whether an answer for `resource` is awaited.
@@ -121,7 +133,11 @@ impl<Q> Intents<Q> {
 
     /// Ends the wait for `resource`: granted, denied for good, or the resource is gone.
     pub(crate) fn take(&mut self, resource: ResourceId) -> Option<Held<Q>> {
-        Some(self.pending.remove(&resource)?.held)
+        let pending = self.pending.remove(&resource)?;
+        if let Some(sent) = pending.last_sent {
+            self.answered.insert(resource, sent);
+        }
+        Some(pending.held)
     }
 
     /// The requests that are on their way will not be answered (the portal connection starts over): the next packet
@@ -130,7 +146,12 @@ impl<Q> Intents<Q> {
         for pending in self.pending.values_mut() {
             pending.last_sent = None;
         }
+        self.answered.clear();
     }
+}
+
+fn is_recent(sent: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(sent) < RESEND_INTERVAL
 }
 
 impl<Q> Held<Q> {
@@ -219,6 +240,22 @@ mod tests {
                 .eq((72..200).map(udp).collect::<Vec<_>>().iter())
         );
         assert!(intents.take(RESOURCE).is_none());
+    }
+
+    /// A firewall behind the gateway refuses each packet of a flow that has access: no request per refusal.
+    #[test]
+    fn refusals_renew_access_at_most_once_per_interval() {
+        let (mut intents, now) = (Intents::<()>::new(), Instant::now());
+        let _ = intents.hold_packet(RESOURCE, udp(0), now);
+        let _ = intents.take(RESOURCE);
+        let early = now + RESEND_INTERVAL - Duration::from_nanos(1);
+        assert_eq!(intents.renew(RESOURCE, early), Ask::AlreadyAsked);
+        let late = now + RESEND_INTERVAL;
+        assert_eq!(intents.renew(RESOURCE, late), Ask::Now);
+        let _ = intents.take(RESOURCE);
+        assert_eq!(intents.renew(RESOURCE, late), Ask::AlreadyAsked);
+        // A packet that finds no connection asks whenever it needs one.
+        assert_eq!(intents.hold_packet(RESOURCE, udp(1), late), Ask::Now);
     }
 
     // tunnel 32
