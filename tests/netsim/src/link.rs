@@ -1,4 +1,4 @@
-//! The link between a host and its edge: latency, loss, rate and a bounded queue.
+//! The link between a host and its edge: latency, loss, reordering, duplication, rate and a bounded queue.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,12 @@ pub struct LinkConfig {
     pub latency: Duration,
     /// Probability that a packet is lost, 0.0 to 1.0, per direction.
     pub loss: f64,
+    /// Probability that a packet is held up and overtaken by later ones, per direction.
+    pub reordered: f64,
+    /// How long a packet is held up.
+    pub hold: Duration,
+    /// Probability that a packet arrives at this host twice, the copy after `hold`.
+    pub duplicated: f64,
     /// Rate in bits per second; `None` is unlimited.
     pub rate: Option<u64>,
     /// How long a packet may wait for the rate limit before it is dropped (tail drop).
@@ -22,10 +28,25 @@ impl Default for LinkConfig {
         Self {
             latency: Duration::ZERO,
             loss: 0.0,
+            reordered: 0.0,
+            hold: Duration::from_millis(20),
+            duplicated: 0.0,
             rate: None,
             max_queue: Duration::from_millis(100),
         }
     }
+}
+
+impl LinkConfig {
+    /// Whether a packet happens to arrive twice.
+    pub(crate) fn duplicates(&self, rng: &mut impl Rng) -> bool {
+        happens(self.duplicated, rng)
+    }
+}
+
+/// Draws nothing for what never happens, so that a perfect link leaves the sequence of random numbers alone.
+fn happens(probability: f64, rng: &mut impl Rng) -> bool {
+    probability > 0.0 && rng.random_bool(probability.min(1.0))
 }
 
 /// One direction of a link.
@@ -43,11 +64,15 @@ impl Direction {
         now: Instant,
         rng: &mut impl Rng,
     ) -> Option<Instant> {
-        if config.loss > 0.0 && rng.random_bool(config.loss.min(1.0)) {
+        if happens(config.loss, rng) {
             return None;
         }
+        let latency = match happens(config.reordered, rng) {
+            true => config.latency + config.hold,
+            false => config.latency,
+        };
         let Some(rate) = config.rate else {
-            return Some(now + config.latency);
+            return Some(now + latency);
         };
 
         let start = self.busy_until.map_or(now, |busy| busy.max(now));
@@ -56,7 +81,7 @@ impl Direction {
         }
         let done = start + Duration::from_secs_f64(size as f64 * 8.0 / rate.max(1) as f64);
         self.busy_until = Some(done);
-        Some(done + config.latency)
+        Some(done + latency)
     }
 }
 

@@ -180,7 +180,7 @@ struct Host {
     down: Direction,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct InFlight<P> {
     from: HostId,
     to: Receiver,
@@ -198,7 +198,7 @@ enum Receiver {
     Host(HostId),
 }
 
-impl<P> Network<P> {
+impl<P: Clone> Network<P> {
     /// An empty network; `seed` decides loss and the ports of symmetric NATs.
     pub fn new(seed: [u8; 32]) -> Self {
         Self {
@@ -252,7 +252,7 @@ impl<P> Network<P> {
                     size,
                     payload,
                 };
-                self.enqueue(at, packet);
+                self.dispatch(at, packet);
                 Sent::InFlight
             }
             Err(reason) => {
@@ -384,7 +384,7 @@ impl<P> Network<P> {
             return self.count_drop(DropReason::NoRoute);
         };
         match self.last_link(packet.from, host, inner, packet.size, at) {
-            Ok((at, to, tuple)) => self.enqueue(
+            Ok((at, to, tuple)) => self.dispatch(
                 at,
                 InFlight {
                     to,
@@ -394,6 +394,18 @@ impl<P> Network<P> {
             ),
             Err(reason) => self.count_drop(reason),
         }
+    }
+
+    /// Puts a packet on its next leg; on the last one it may arrive twice.
+    fn dispatch(&mut self, at: Instant, packet: InFlight<P>) {
+        if let Receiver::Host(host) = packet.to {
+            let link = &self.hosts[host.0].config.link;
+            if link.duplicates(&mut self.rng) {
+                let copy = at + link.hold;
+                self.enqueue(copy, packet.clone());
+            }
+        }
+        self.enqueue(at, packet);
     }
 
     fn last_link(
@@ -485,7 +497,7 @@ mod tests {
         }
     }
 
-    fn drain<P>(network: &mut Network<P>) -> Vec<(Instant, Delivery<P>)> {
+    fn drain<P: Clone>(network: &mut Network<P>) -> Vec<(Instant, Delivery<P>)> {
         let mut all = Vec::new();
         while let Some(due) = network.poll_timeout() {
             while let Some(delivery) = network.poll_delivery(due) {
@@ -493,6 +505,34 @@ mod tests {
             }
         }
         all
+    }
+
+    #[test]
+    fn packets_are_overtaken_and_arrive_twice() {
+        let link = LinkConfig {
+            reordered: 0.2,
+            duplicated: 0.2,
+            ..ms(10)
+        };
+        let mut network = Network::new([4; 32]);
+        let v4 = |last| Ipv4Addr::new(203, 0, 113, last);
+        let a = network.add_host(HostConfig::open("a").v4(v4(1)));
+        network.add_host(HostConfig::open("b").v4(v4(2)).link(link));
+        let start = Instant::now();
+
+        for number in 0..1000u32 {
+            let now = start + Duration::from_millis(number.into());
+            let tuple = udp("203.0.113.1:1", "203.0.113.2:2");
+            network.send(a, tuple, 50, number, now);
+        }
+        let all = drain(&mut network);
+
+        let order: Vec<u32> = all.iter().map(|(_, delivery)| delivery.payload).collect();
+        let seen: BTreeSet<u32> = order.iter().copied().collect();
+        assert_eq!(seen.len(), 1000, "nothing is lost");
+        assert!((1150..1250).contains(&order.len()), "{}", order.len());
+        let overtaken = order.windows(2).filter(|pair| pair[0] > pair[1]).count();
+        assert!(overtaken > 200, "{overtaken}");
     }
 
     #[test]
