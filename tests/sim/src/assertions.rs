@@ -32,7 +32,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use connlib_model::{ResourceView, TunConfig};
 
 use crate::{
-    model::{Expectations, Model},
+    model::{Expectations, Model, Reach},
     trace::Entry,
     transition::Component,
 };
@@ -100,6 +100,8 @@ pub struct ClientSnapshot {
 pub struct Memory {
     /// Which real address stood for a proxy address, and under which versions of the records.
     pub mappings: BTreeMap<(usize, IpAddr), (Mapped, IpAddr)>,
+    /// Where packets of earlier transitions may arrive, where applications repeat them.
+    pub probes: BTreeMap<u64, Reach>,
     /// When access was asked for last.
     pub intents: BTreeMap<(usize, usize), Duration>,
     /// Configuration announced last.

@@ -7,8 +7,9 @@ use std::{
 
 use crate::{
     assertions::{self, Evidence, Failure, Memory},
+    dns::message::Message,
     logs,
-    model::{Expectations, Model, Reply},
+    model::{Expectations, ExpectedQuery, Model, Reply},
     sut::World,
     topology::Topology,
     trace::Entry,
@@ -17,10 +18,17 @@ use crate::{
 
 /// Longest wait for what a transition must lead to: a connection that is found dead (20 s) and made anew.
 const CUT_OFF: Duration = Duration::from_secs(40);
-/// Attempts of an application in cases with loss, one per second.
-const ATTEMPTS: usize = 20;
+/// Where packets or answers may be lost, applications try again every second, and must have got through in this many.
+const ATTEMPTS: usize = 120;
+/// Resolvers of applications are more patient: they ask again after so many seconds.
+const ASK_AGAIN: usize = 5;
+/// For what ended to have come to everybody's notice.
+const GRACE: Duration = Duration::from_secs(2);
 /// How long ICE takes to notice that an idle peer is gone.
 const SILENT_RECOVERY: Duration = Duration::from_secs(150);
+/// What one transition may take: access that ends by itself during that time ends before it instead, so that it is known
+/// what the transition leads to.
+const AHEAD: Duration = Duration::from_secs(360);
 /// Failures that are kept; the rest would say the same.
 const MAX_FAILURES: usize = 50;
 
@@ -79,9 +87,13 @@ impl Case {
 
     /// Applies transitions to both sides, one right after the other, and compares. Illegal ones are skipped.
     pub fn step_only(&mut self, transitions: &[Transition]) {
+        for transition in transitions {
+            self.let_access_end(transition);
+        }
         let start = self.world.elapsed();
         let mut expected = Expectations::default();
         for transition in transitions {
+            self.model.now = self.world.elapsed();
             if self.model.is_legal(transition) {
                 logs::note(|| format!("=== {:?} {transition:?}", self.world.elapsed()));
                 self.done.push(transition.name());
@@ -95,6 +107,26 @@ impl Case {
         self.last.expected = expected;
     }
 
+    /// Access that would end by itself during this transition ends now.
+    fn let_access_end(&mut self, transition: &Transition) {
+        let ahead = match transition {
+            Transition::Idle { seconds } | Transition::Stall { seconds, .. } => {
+                AHEAD + Duration::from_secs(*seconds)
+            }
+            _ => AHEAD,
+        };
+        while let Some(end) = self.model.next_end()
+            && end <= self.world.elapsed() + ahead
+        {
+            let pause = (end + GRACE).saturating_sub(self.world.elapsed());
+            self.world.run_for(pause);
+            self.model.end_access(end);
+            self.world.forget_names();
+            logs::note(|| format!("=== {:?} access ends", self.world.elapsed()));
+            self.judge(&Expectations::default());
+        }
+    }
+
     /// Whether everything holds so far.
     pub fn is_sound(&self) -> bool {
         self.failures.is_empty()
@@ -102,28 +134,32 @@ impl Case {
 
     /// Lets time pass until everything expected has happened and a little longer.
     fn settle(&mut self, expected: &Expectations) {
-        let mut waiting = Waiting::new(expected);
-        self.world
-            .run_until(CUT_OFF, |world| waiting.is_over(world));
-        if self.model.is_lossy() {
+        let mut waiting = Waiting::new(expected, self.model.is_repeating());
+        if self.model.is_repeating() {
             self.insist(expected, &mut waiting);
+        } else {
+            self.world
+                .run_until(CUT_OFF, |world| waiting.is_over(world));
         }
         self.world
             .run_for(Duration::from_millis(expected.settle_ms));
     }
 
-    /// With loss, applications try again.
-    fn insist(&mut self, expected: &Expectations, waiting: &mut Waiting) {
-        for _ in 0..ATTEMPTS {
+    /// Applications try again until they get through.
+    fn insist(&mut self, expected: &Expectations, waiting: &mut Waiting<'_>) {
+        for attempt in 1..=ATTEMPTS {
+            let is_over = self
+                .world
+                .run_until(Duration::from_secs(1), |world| waiting.is_over(world));
+            if is_over {
+                return;
+            }
             let missing: Vec<_> = expected
                 .probes
                 .iter()
                 .filter(|probe| waiting.probes.contains(&probe.number))
                 .cloned()
                 .collect();
-            if missing.is_empty() {
-                return;
-            }
             for probe in missing {
                 let again = Probe {
                     to: probe.to,
@@ -132,8 +168,12 @@ impl Case {
                 };
                 self.world.send(probe.client, &[again], probe.number);
             }
-            self.world
-                .run_until(Duration::from_secs(1), |world| waiting.is_over(world));
+            if attempt % ASK_AGAIN == 0 {
+                let queries = expected.queries.iter();
+                for query in queries.filter(|query| waiting.queries.contains_key(&query.number)) {
+                    self.world.ask(query.client, &query.query, query.number);
+                }
+            }
         }
     }
 
@@ -165,11 +205,11 @@ impl Case {
             // Nothing that may be sent there: ICE has to notice by itself.
             self.world.run_for(SILENT_RECOVERY);
         }
+        let mut sent = BTreeMap::new();
         for _ in 0..limit_s {
             if missing.is_empty() {
                 break;
             }
-            let mut sent = BTreeMap::new();
             for (key, probe) in &missing {
                 let send = Transition::Send {
                     client: key.0,
@@ -181,9 +221,10 @@ impl Case {
             }
             self.world.run_for(Duration::from_secs(1));
             let answered = answered_probes(&self.world.trace.entries);
-            for (number, key) in sent {
-                if answered.contains(&number) {
-                    missing.remove(&key);
+            // The way may take longer than a second.
+            for (number, key) in &sent {
+                if answered.contains(number) {
+                    missing.remove(key);
                 }
             }
         }
@@ -239,15 +280,17 @@ impl Case {
 }
 
 /// What a transition must still lead to.
-struct Waiting {
+struct Waiting<'a> {
     probes: BTreeSet<u64>,
-    queries: BTreeSet<u64>,
+    queries: BTreeMap<u64, &'a ExpectedQuery>,
+    /// Whether what fails is tried again.
+    is_repeating: bool,
     tcp: BTreeSet<usize>,
     seen: usize,
 }
 
-impl Waiting {
-    fn new(expected: &Expectations) -> Self {
+impl<'a> Waiting<'a> {
+    fn new(expected: &'a Expectations, is_repeating: bool) -> Self {
         let opened = expected.opened.iter().filter(|(_, _, must)| *must);
         Self {
             probes: expected
@@ -260,8 +303,9 @@ impl Waiting {
                 .queries
                 .iter()
                 .filter(|query| query.reply != Reply::Silence)
-                .map(|query| query.number)
+                .map(|query| (query.number, query))
                 .collect(),
+            is_repeating,
             tcp: opened
                 .map(|(index, _, _)| *index)
                 .chain(expected.used.iter().copied())
@@ -283,9 +327,13 @@ impl Waiting {
             }
             for (_, entry) in &entries[self.seen..] {
                 match entry {
-                    Entry::DnsResponse { query: Some(n), .. }
-                    | Entry::DnsFailure { query: n, .. } => {
-                        self.queries.remove(n);
+                    Entry::DnsResponse {
+                        query: Some(number),
+                        message,
+                        ..
+                    } => self.hear(*number, message),
+                    Entry::DnsFailure { query, .. } if !self.is_repeating => {
+                        self.queries.remove(query);
                     }
                     Entry::Tcp { connection, .. } => {
                         self.tcp.remove(connection);
@@ -296,6 +344,16 @@ impl Waiting {
             self.seen = entries.len();
         }
         self.probes.is_empty() && self.queries.is_empty() && self.tcp.is_empty()
+    }
+
+    fn hear(&mut self, number: u64, message: &[u8]) {
+        let Some(query) = self.queries.get(&number) else {
+            return;
+        };
+        let is_final = Message::parse(message).is_none_or(|message| query.is_final(&message));
+        if is_final || !self.is_repeating {
+            self.queries.remove(&number);
+        }
     }
 }
 

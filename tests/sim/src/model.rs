@@ -14,6 +14,7 @@ mod routing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::topology::{NameSpec, ResourceSpec, Topology};
 pub use client::{ClientModel, Resolved};
@@ -40,6 +41,10 @@ pub struct Model {
     pub direct_blocked: bool,
     /// The misbehaving client, once it is there.
     pub rogue: Option<RogueModel>,
+    /// When access that was granted for a while ends: client and resource, and time since the start of the case.
+    pub limits: BTreeMap<(usize, usize), Duration>,
+    /// Time since the start of the case, set by whoever applies transitions.
+    pub now: Duration,
     /// Number of the next probe.
     pub next_probe: u64,
     /// Number of the next query.
@@ -92,6 +97,8 @@ impl Model {
             connections: Vec::new(),
             direct_blocked: topology.block_direct,
             rogue: None,
+            limits: BTreeMap::new(),
+            now: Duration::ZERO,
             next_probe: 0,
             next_query: 0,
             topology: topology.clone(),
@@ -106,6 +113,11 @@ impl Model {
     /// Whether packets may be lost on the way.
     pub fn is_lossy(&self) -> bool {
         self.topology.loss > 0
+    }
+
+    /// Whether applications have to try more than once, because packets or the portal's answers may be lost.
+    pub fn is_repeating(&self) -> bool {
+        self.is_lossy() || self.topology.portal.loses_first
     }
 
     /// Gateways of a site.

@@ -38,6 +38,10 @@ pub struct Topology {
     pub search_domain: Option<String>,
     /// Packets lost on each link, in percent.
     pub loss: u8,
+    /// Packets held up on each link and overtaken by later ones, in percent.
+    pub reordered: u8,
+    /// Packets that reach a host twice, in percent.
+    pub duplicated: u8,
     /// Clients and gateways cannot reach each other without a relay.
     pub block_direct: bool,
     /// How the way to and from the portal behaves.
@@ -207,6 +211,8 @@ pub enum DnsAnswer {
     ServerFailure,
     /// Not at all.
     Silence,
+    /// By an error that says that the server cannot be reached.
+    Unreachable,
 }
 
 /// What a packet to an unreachable host yields.
@@ -218,6 +224,8 @@ pub enum Failure {
     Host,
     /// Port unreachable.
     Port,
+    /// Prohibited by an administrator, behind the gateway.
+    Prohibited,
     /// Time exceeded in transit.
     TimeExceeded,
     /// Too big, with this MTU.
@@ -232,6 +240,8 @@ pub struct PortalManners {
     pub answer_delay_ms: u64,
     /// Each such answer comes twice.
     pub doubled: bool,
+    /// The first such answer to each client never comes.
+    pub loses_first: bool,
     /// Each request for access changes the preshared key, as portals of early 2025 do.
     pub rotate_psk: bool,
 }
@@ -253,6 +263,8 @@ impl Default for Topology {
             upstream_dns: vec![],
             search_domain: None,
             loss: 0,
+            reordered: 0,
+            duplicated: 0,
             block_direct: false,
             portal: PortalManners::default(),
         }

@@ -17,6 +17,17 @@ pub enum Transition {
         /// The packets, in order.
         probes: Vec<Probe>,
     },
+    /// An application of a client sends more packets at once than may wait for access.
+    Burst {
+        /// Which client.
+        client: usize,
+        /// Where to.
+        to: Destination,
+        /// To this port.
+        port: u16,
+        /// How many.
+        count: usize,
+    },
     /// An application of a client asks its resolver, all at once.
     Query {
         /// Which client.
@@ -55,6 +66,9 @@ pub enum Transition {
         client: usize,
         /// Which resource.
         resource: usize,
+        /// Access ends by itself after this many seconds.
+        #[serde(default)]
+        for_s: Option<u64>,
     },
     /// The portal takes that back.
     Revoke {
@@ -163,6 +177,8 @@ pub enum Transition {
     },
     /// All relays start again with the same identity but without state; nobody is told.
     RebootRelays,
+    /// All relays start again with the same identity but without state, and elsewhere on the network.
+    MoveRelays,
     /// The direct path between clients and gateways is blocked, or open again.
     BlockDirect(bool),
     /// A client's NAT forgets everything.
@@ -354,6 +370,7 @@ impl Transition {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Send { .. } => "Send",
+            Self::Burst { .. } => "Burst",
             Self::Query { .. } => "Query",
             Self::OpenTcp { .. } => "OpenTcp",
             Self::UseTcp { .. } => "UseTcp",
@@ -374,6 +391,7 @@ impl Transition {
             Self::DeployRelays { .. } => "DeployRelays",
             Self::PartitionRelays { .. } => "PartitionRelays",
             Self::RebootRelays => "RebootRelays",
+            Self::MoveRelays => "MoveRelays",
             Self::BlockDirect(_) => "BlockDirect",
             Self::FlushEdge { .. } => "FlushEdge",
             Self::Idle { .. } => "Idle",

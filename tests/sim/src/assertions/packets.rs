@@ -41,7 +41,26 @@ pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut
     if let Some((number, may_pass)) = evidence.expected.rogue {
         check_rogue(evidence, number, may_pass, &mut is_claimed, failures);
     }
+    if evidence.model.is_repeating() {
+        claim_late(evidence, memory, &mut is_claimed);
+        let probes = evidence.expected.probes.iter();
+        let reaching = probes.filter_map(|p| Some((p.number, p.fates.reach.clone()?)));
+        memory.probes.extend(reaching);
+    }
     unexpected(evidence, &is_claimed, failures);
+}
+
+/// Where packets are repeated, those of earlier transitions may still be under way. They too only go where they may.
+fn claim_late(evidence: &Evidence<'_>, memory: &Memory, is_claimed: &mut [bool]) {
+    for (index, (_, entry)) in evidence.entries.iter().enumerate() {
+        let Entry::Arrival { gateway, packet } = entry else {
+            continue;
+        };
+        let reach = probe_number(packet).and_then(|number| memory.probes.get(&number));
+        is_claimed[index] |= reach.is_some_and(|reach| {
+            reach.gateways.contains(gateway) && reach.destinations.contains(&packet.destination())
+        });
+    }
 }
 
 /// A3, A6: what a client seals against its own rules stops at the gateway.
@@ -61,7 +80,11 @@ fn check_rogue(
             passed = true;
         }
     }
-    if passed != may_pass {
+    let is_wrong = match evidence.model.is_lossy() {
+        true => passed && !may_pass,
+        false => passed != may_pass,
+    };
+    if is_wrong {
         let text = format!("packet {number} of the misbehaving client: passed {passed}");
         failures.push(Failure::new(6, text));
     }
@@ -129,15 +152,22 @@ fn check_probe(
         let text = format!("probe {} of client {}: {text}", probe.number, probe.client);
         failures.push(Failure::new(assertion, text));
     };
-    let lossy = evidence.model.is_lossy();
     let Some(request) = seen.requests.first() else {
         return fail(1, format!("was not sent to {:?}", probe.to));
     };
     let counts = [seen.requests.len(), seen.arrivals.len(), seen.replies.len()];
-    if !lossy && counts.iter().any(|count| *count > 1) {
+    // Nothing is delivered twice, however often it is sent and lost.
+    let most = match evidence.model.is_repeating() {
+        true => seen.requests.len(),
+        false => 1,
+    };
+    if counts.iter().any(|count| *count > most) {
         fail(1, format!("sent, arrived, answered {counts:?} times"));
     }
-    let fate = fate(evidence, seen);
+    let mut fate = fate(evidence, seen);
+    if probe.fates.silence && evidence.model.is_lossy() && is_unanswered(seen) {
+        fate = Fate::Silence;
+    }
     if !is_allowed(&probe.fates, fate) {
         let arrivals: Vec<_> = seen
             .arrivals
@@ -181,12 +211,17 @@ fn fate(evidence: &Evidence<'_>, seen: &Seen<'_>) -> Fate {
         (Some((_, arrival)), None, Some(_)) if unreachable(arrival.destination()) => Fate::Reached,
         (Some((_, arrival)), Some(_), None) if !unreachable(arrival.destination()) => Fate::Reached,
         // With loss, an error of an earlier attempt may have come as well.
-        (Some(_), Some(_), _) if evidence.model.is_lossy() => Fate::Reached,
+        (Some(_), Some(_), _) if evidence.model.is_repeating() => Fate::Reached,
         (None, None, Some(_)) if refused => Fate::Refused,
         (None, None, Some(_)) if network => Fate::NoFamily,
         (None, None, None) => Fate::Silence,
         (_, _, _) => Fate::Odd,
     }
+}
+
+/// Whether it arrived, but its answer got lost.
+fn is_unanswered(seen: &Seen<'_>) -> bool {
+    seen.replies.is_empty() && seen.errors.is_empty()
 }
 
 fn is_allowed(fates: &Fates, fate: Fate) -> bool {
@@ -341,11 +376,13 @@ fn expected_kind(fault: Fault, family: IpAddr) -> IcmpErrorKind {
         (Fault::Network, IpAddr::V4(_)) => IcmpErrorKind::V4Unreachable { code: 0 },
         (Fault::Host, IpAddr::V4(_)) => IcmpErrorKind::V4Unreachable { code: 1 },
         (Fault::Port, IpAddr::V4(_)) => IcmpErrorKind::V4Unreachable { code: 3 },
+        (Fault::Prohibited, IpAddr::V4(_)) => IcmpErrorKind::V4Unreachable { code: 13 },
         (Fault::TimeExceeded, IpAddr::V4(_)) => IcmpErrorKind::V4TimeExceeded { code: 0 },
         (Fault::TooBig(mtu), IpAddr::V4(_)) => IcmpErrorKind::V4FragmentationNeeded { mtu },
         (Fault::Network, IpAddr::V6(_)) => IcmpErrorKind::V6Unreachable { code: 0 },
         (Fault::Host, IpAddr::V6(_)) => IcmpErrorKind::V6Unreachable { code: 3 },
         (Fault::Port, IpAddr::V6(_)) => IcmpErrorKind::V6Unreachable { code: 4 },
+        (Fault::Prohibited, IpAddr::V6(_)) => IcmpErrorKind::V6Unreachable { code: 1 },
         (Fault::TimeExceeded, IpAddr::V6(_)) => IcmpErrorKind::V6TimeExceeded { code: 0 },
         (Fault::TooBig(mtu), IpAddr::V6(_)) => {
             let mtu = u32::from(mtu);
@@ -376,8 +413,10 @@ fn unexpected(evidence: &Evidence<'_>, is_claimed: &[bool], failures: &mut Vec<F
                     .icmp_error()
                     .and_then(|error| error.failed_packet().ok())
                     .is_some_and(|failed| matches!(failed.source_protocol(), Port::Tcp(_)));
-                // With loss, the answer to an earlier attempt may come late.
-                let is_late = evidence.model.is_lossy() && probe_number(packet).is_some();
+                // The answer to an earlier attempt may come late, an error too.
+                let is_answer =
+                    probe_number(packet).is_some() || packet.view().icmp_error().is_some();
+                let is_late = evidence.model.is_repeating() && is_answer;
                 if !about_tcp && !is_late {
                     let text = format!("{at:?}: client {client} got unexpected {packet:?}");
                     failures.push(Failure::new(6, text));

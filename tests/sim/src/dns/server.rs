@@ -54,7 +54,7 @@ impl Records {
         let code = match self.manner(&name) {
             DnsAnswer::Records => NO_ERROR,
             DnsAnswer::NameError => NAME_ERROR,
-            DnsAnswer::ServerFailure => SERVER_FAILURE,
+            DnsAnswer::ServerFailure | DnsAnswer::Unreachable => SERVER_FAILURE,
             DnsAnswer::Silence => return None,
         };
         let mut response = Response::to(query, code)?;

@@ -33,6 +33,7 @@ pub fn next(model: &Model, weights: &Weights) -> BoxedStrategy<Transition> {
             options.push((share(22), queries(model, client)));
         }
         options.push((share(4), open_tcp(model, client)));
+        options.push((share(1), burst(model, client)));
         options.extend(
             access(model, client)
                 .into_iter()
@@ -56,6 +57,17 @@ pub fn next(model: &Model, weights: &Weights) -> BoxedStrategy<Transition> {
 fn send(model: &Model, client: usize) -> BoxedStrategy<Transition> {
     vec(probe(model, client), 1..=MAX_AT_ONCE)
         .prop_map(move |probes| Transition::Send { client, probes })
+        .boxed()
+}
+
+fn burst(model: &Model, client: usize) -> BoxedStrategy<Transition> {
+    (destination(model, client), one_of([20usize, 150]))
+        .prop_map(move |(to, count)| Transition::Burst {
+            client,
+            to,
+            port: 5000,
+            count,
+        })
         .boxed()
 }
 
@@ -203,8 +215,12 @@ fn access(model: &Model, client: usize) -> Vec<(u32, BoxedStrategy<Transition>)>
         options.push((3, Just(all_on).boxed()));
     }
     if !unknown.is_empty() {
-        let grant =
-            one_of(unknown).prop_map(move |resource| Transition::Grant { client, resource });
+        let for_s = one_of([None, None, None, Some(600), Some(1200)]);
+        let grant = (one_of(unknown), for_s).prop_map(move |(resource, for_s)| Transition::Grant {
+            client,
+            resource,
+            for_s,
+        });
         options.push((5, grant.boxed()));
     }
     if !granted.is_empty() {
@@ -299,6 +315,7 @@ fn everybody(model: &Model, weights: &Weights) -> Vec<(u32, BoxedStrategy<Transi
         ),
         (2, away.boxed()),
         (2, Just(Transition::RebootRelays).boxed()),
+        (1, Just(Transition::MoveRelays).boxed()),
         (2, block.boxed()),
         (8, changed_resource(model)),
         (4, rogue(model)),

@@ -13,7 +13,7 @@ use crate::topology::{
 
 /// Any starting point; packets are lost with `loss` percent.
 pub fn topology(loss: u8) -> BoxedStrategy<Topology> {
-    (1usize..=2)
+    (1usize..=3)
         .prop_flat_map(move |sites| {
             (
                 any::<u64>().no_shrink(),
@@ -27,11 +27,12 @@ pub fn topology(loss: u8) -> BoxedStrategy<Topology> {
                     one_of([None, None, Some("corp.example".to_owned())]),
                     prop::bool::weighted(0.3),
                     manners(),
+                    disorder(),
                 ),
             )
                 .prop_flat_map(
                     move |(seed, gateways, relays, resources, names, unreachable, rest)| {
-                        let (upstream_dns, search_domain, block_direct, portal) = rest;
+                        let (upstream_dns, search_domain, block_direct, portal, disorder) = rest;
                         let base = Topology {
                             seed,
                             // The internet has a site of its own, as it must (tunnel §5.3).
@@ -45,6 +46,8 @@ pub fn topology(loss: u8) -> BoxedStrategy<Topology> {
                             upstream_dns,
                             search_domain,
                             loss,
+                            reordered: disorder.0,
+                            duplicated: disorder.1,
                             block_direct,
                             portal,
                         };
@@ -59,7 +62,7 @@ pub fn topology(loss: u8) -> BoxedStrategy<Topology> {
 }
 
 fn gateways(sites: usize) -> BoxedStrategy<Vec<GatewaySpec>> {
-    vec((one_of([1usize, 1, 2]), vec(host(true), 2)), sites + 1)
+    vec((one_of([1usize, 1, 2, 3]), vec(host(true), 3)), sites + 1)
         .prop_map(|sites| {
             let of_site = |(site, (count, hosts)): (usize, (usize, Vec<HostSpec>))| {
                 let hosts = hosts.into_iter().take(count);
@@ -117,7 +120,10 @@ fn host(is_gateway: bool) -> BoxedStrategy<HostSpec> {
         edge(),
         one_of([30u64, 60, 120, 300]),
         any::<bool>(),
-        10u64..150,
+        match is_gateway {
+            true => 10u64..200,
+            false => 10u64..300,
+        },
     )
         .prop_map(
             |(families, edge, expiry_s, inbound_refresh, latency_ms)| HostSpec {
@@ -202,6 +208,7 @@ fn names() -> BoxedStrategy<Vec<NameSpec>> {
                 (1, Just(DnsAnswer::NameError).boxed()),
                 (1, Just(DnsAnswer::ServerFailure).boxed()),
                 (1, Just(DnsAnswer::Silence).boxed()),
+                (1, Just(DnsAnswer::Unreachable).boxed()),
             ]),
         )
             .prop_map(move |(v4, v6, txt, answer)| NameSpec {
@@ -246,6 +253,7 @@ fn unreachable() -> BoxedStrategy<Vec<(std::net::IpAddr, Failure)>> {
         (1, Just(Failure::Network).boxed()),
         (1, Just(Failure::Host).boxed()),
         (1, Just(Failure::Port).boxed()),
+        (1, Just(Failure::Prohibited).boxed()),
         (1, Just(Failure::TimeExceeded).boxed()),
         (1, any::<u16>().prop_map(Failure::TooBig).boxed()),
     ]);
@@ -256,17 +264,33 @@ fn unreachable() -> BoxedStrategy<Vec<(std::net::IpAddr, Failure)>> {
 }
 
 fn manners() -> BoxedStrategy<PortalManners> {
+    let slow = (
+        prop_oneof![Just(0).boxed(), (0u64..3000).boxed()],
+        any::<bool>(),
+        prop::bool::weighted(0.4),
+    )
+        .prop_map(|(answer_delay_ms, doubled, loses_first)| PortalManners {
+            answer_delay_ms,
+            doubled,
+            loses_first,
+            rotate_psk: false,
+        });
+    // Alone: a component that missed an answer may hold a key that is older than the one spare of its peer.
+    let old = PortalManners {
+        rotate_psk: true,
+        ..PortalManners::default()
+    };
     weighted(vec![
-        (6, Just(PortalManners::default()).boxed()),
-        (
-            1,
-            (0u64..3000, any::<bool>())
-                .prop_map(|(answer_delay_ms, doubled)| PortalManners {
-                    answer_delay_ms,
-                    doubled,
-                    rotate_psk: false,
-                })
-                .boxed(),
-        ),
+        (8, Just(PortalManners::default()).boxed()),
+        (2, slow.boxed()),
+        (1, Just(old).boxed()),
+    ])
+}
+
+/// How many packets in a hundred are overtaken, and how many arrive twice.
+fn disorder() -> BoxedStrategy<(u8, u8)> {
+    weighted(vec![
+        (6, Just((0, 0)).boxed()),
+        (1, (0u8..=20, 0u8..=20).boxed()),
     ])
 }

@@ -1,6 +1,6 @@
 //! What transitions do to the model.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     Expectations, ExpectedProbe, Fates, Model, Reach, Reply, TcpModel, TcpState,
@@ -15,6 +15,9 @@ use crate::{
 /// timings, or at the next consent check when idle (25 s, and as long again for its time-outs).
 const RECOVERY_S: u64 = 120;
 
+/// Of a burst to a resource that is not connected, this many of the newest packets must arrive.
+const BURST_KEPT: usize = 16;
+
 impl Model {
     /// Applies a transition and says what it must lead to.
     pub fn apply(&mut self, transition: &Transition) -> Expectations {
@@ -22,24 +25,37 @@ impl Model {
             settle_ms: 1_000,
             ..Expectations::default()
         };
+        self.apply_to(transition, &mut expected);
+        // A late answer of the portal holds up what it says afterwards.
+        expected.settle_ms += self.topology.portal.answer_delay_ms;
+        expected
+    }
+
+    fn apply_to(&mut self, transition: &Transition, expected: &mut Expectations) {
         match transition {
-            Transition::Send { client, probes } => self.send(*client, probes, &mut expected),
+            Transition::Send { client, probes } => self.send(*client, probes, expected),
+            Transition::Burst {
+                client,
+                to,
+                port,
+                count,
+            } => self.burst(*client, to, *port, *count, expected),
             Transition::Stall {
                 client,
                 seconds,
                 then,
             } => {
                 expected.idle_s = *seconds;
-                self.send(*client, then, &mut expected);
+                self.send(*client, then, expected);
                 // Its gateways have heard nothing of it for this long and may have given it up.
                 self.clients[*client].doubt_connections();
                 self.doubt_connections_of(|tcp| tcp.client == *client);
             }
-            Transition::Query { client, queries } => self.query(*client, queries, &mut expected),
+            Transition::Query { client, queries } => self.query(*client, queries, expected),
             Transition::OpenTcp {
                 client, to, port, ..
             } => {
-                self.open_tcp(*client, to, *port, &mut expected);
+                self.open_tcp(*client, to, *port, expected);
             }
             Transition::UseTcp { connection, .. } => {
                 if self.is_open(*connection) {
@@ -83,9 +99,8 @@ impl Model {
                 expected.settle_ms = 3_000;
                 expected.rogue = self.rogue_acts(act);
             }
-            _ => self.disturb(transition, &mut expected),
+            _ => self.disturb(transition, expected),
         }
-        expected
     }
 
     /// Things that cut or move paths.
@@ -105,7 +120,7 @@ impl Model {
                 }
                 expected.settle_ms = 12_000;
             }
-            Transition::ReconnectPortal { .. } => expected.settle_ms = 3_000,
+            Transition::ReconnectPortal { away_ms, .. } => expected.settle_ms = away_ms + 3_000,
             Transition::RestartClient { client, .. } => {
                 self.clients[*client].forget_process();
                 self.clients[*client].servers.clear();
@@ -136,7 +151,9 @@ impl Model {
                 self.topology.relays = vec![spec; *count];
                 self.relays_changed(expected);
             }
-            Transition::PartitionRelays { .. } | Transition::RebootRelays => {
+            Transition::PartitionRelays { .. }
+            | Transition::RebootRelays
+            | Transition::MoveRelays => {
                 self.relays_changed(expected);
             }
             Transition::BlockDirect(blocked) => {
@@ -175,11 +192,20 @@ impl Model {
 
     fn change_access(&mut self, transition: &Transition) {
         match transition {
-            Transition::Grant { client, resource } => {
+            Transition::Grant {
+                client,
+                resource,
+                for_s,
+            } => {
                 self.clients[*client].granted.insert(*resource);
+                if let Some(seconds) = for_s {
+                    let end = Duration::from_secs(self.now.as_secs() + seconds);
+                    self.limits.insert((*client, *resource), end);
+                }
             }
             Transition::Revoke { client, resource }
             | Transition::RevokeWhilePartitioned { client, resource } => {
+                self.limits.remove(&(*client, *resource));
                 self.clients[*client].granted.remove(resource);
                 self.clients[*client].connected.remove(resource);
             }
@@ -224,6 +250,23 @@ impl Model {
         self.doubt_connections_of(|_| true);
     }
 
+    /// When the next access ends by itself.
+    pub fn next_end(&self) -> Option<Duration> {
+        self.limits.values().min().copied()
+    }
+
+    /// Access that was granted until `now` or earlier ends.
+    pub fn end_access(&mut self, now: Duration) {
+        let limits = self.limits.iter();
+        let over: Vec<_> = limits
+            .filter(|(_, end)| **end <= now)
+            .map(|(who, _)| *who)
+            .collect();
+        for (client, resource) in over {
+            self.change_access(&Transition::Revoke { client, resource });
+        }
+    }
+
     /// What is replaced goes and comes back: meanwhile its network belongs to others, who keep it if they are connected.
     fn take_away_for_a_moment(&mut self, resource: usize) {
         for client in 0..self.clients.len() {
@@ -258,6 +301,28 @@ impl Model {
                 how: probe.how,
                 fates,
             });
+        }
+    }
+
+    /// Of packets that wait for access, the oldest give way.
+    fn burst(
+        &mut self,
+        client: usize,
+        to: &Destination,
+        port: u16,
+        count: usize,
+        expected: &mut Expectations,
+    ) {
+        let probe = Probe {
+            to: to.clone(),
+            how: Protocol::Udp(port),
+            source: None,
+        };
+        let first = expected.probes.len();
+        self.send(client, &vec![probe; count], expected);
+        let may_be_lost = count.saturating_sub(BURST_KEPT);
+        for probe in expected.probes[first..].iter_mut().take(may_be_lost) {
+            probe.fates.silence = true;
         }
     }
 
@@ -306,7 +371,8 @@ impl Model {
     /// Traffic flows to a resource; if it may be one of several, none of them for sure.
     pub(super) fn connect(&mut self, client: usize, resources: &BTreeSet<usize>) {
         for resource in resources {
-            let sure = resources.len() == 1;
+            // With loss, a connection may be given up and made again at any time.
+            let sure = resources.len() == 1 && !self.is_repeating();
             self.clients[client].connected.insert(*resource, sure);
         }
     }

@@ -48,9 +48,8 @@ impl Model {
         ExpectedQuery {
             number,
             client,
+            query: query.clone(),
             server,
-            transport: query.transport,
-            id: query.id,
             question,
             reply,
             via_host,
@@ -183,7 +182,7 @@ impl Model {
         });
         match (spec.answer, query.transport, in_tunnel) {
             (DnsAnswer::NameError, ..) => no_records(NAME_ERROR),
-            (DnsAnswer::ServerFailure, ..) => no_records(SERVER_FAILURE),
+            (DnsAnswer::ServerFailure | DnsAnswer::Unreachable, ..) => no_records(SERVER_FAILURE),
             (DnsAnswer::Silence, Transport::Udp, false) => Reply::Silence,
             (DnsAnswer::Silence, ..) => no_records(SERVER_FAILURE),
             (DnsAnswer::Records, ..) => records(&spec, record, query.transport),

@@ -5,7 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use crate::transition::{Destination, Protocol, Transport};
+use crate::dns::message::{Message, SERVER_FAILURE};
+use crate::transition::{Destination, Protocol, Query};
 
 /// Everything that a transition must lead to, and nothing else may.
 #[derive(Debug, Clone, Default)]
@@ -86,12 +87,10 @@ pub struct ExpectedQuery {
     pub number: u64,
     /// Who asks.
     pub client: usize,
+    /// What it asks, and how.
+    pub query: Query,
     /// The server behind the sentinel that is asked.
     pub server: Option<SocketAddr>,
-    /// How.
-    pub transport: Transport,
-    /// The message id.
-    pub id: u16,
     /// Name and type of the question; no name if it depends on a proxy address.
     pub question: (Option<String>, u16),
     /// The answer.
@@ -120,6 +119,15 @@ pub enum Reply {
     },
     /// None.
     Silence,
+}
+
+impl ExpectedQuery {
+    /// Whether a response is the last word. With loss, a resolver may say that it failed because it heard nothing.
+    pub fn is_final(&self, response: &Message) -> bool {
+        let is_failure = |code: u8| code == SERVER_FAILURE;
+        let may_fail = matches!(self.reply, Reply::Records { code, .. } if is_failure(code));
+        may_fail || !is_failure(response.code)
+    }
 }
 
 impl Fates {

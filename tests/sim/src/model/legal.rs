@@ -1,6 +1,9 @@
 //! Preconditions: shrinking removes transitions, so every transition is checked again before it is applied.
 
-use super::{Model, Resolved, TcpModel, TcpState};
+use super::{
+    Model, Resolved, TcpModel, TcpState,
+    routing::{Route, Traffic},
+};
 use crate::{
     topology::Target,
     transition::{Destination, Probe, Query, Question, RogueAct, Side, Transition},
@@ -18,6 +21,9 @@ impl Model {
             Transition::Send { client, probes } => {
                 has_client(client) && !probes.is_empty() && self.are_sendable(*client, probes)
             }
+            Transition::Burst {
+                client, to, port, ..
+            } => has_client(client) && self.is_flood_clear(*client, to, *port),
             Transition::Stall { client, then, .. } => {
                 has_client(client) && self.are_sendable(*client, then)
             }
@@ -35,7 +41,9 @@ impl Model {
                 self.is_open(*connection) && !(is_cold && *from == Side::Resource)
             }
             Transition::CloseTcp { connection } => self.is_open(*connection),
-            Transition::Grant { client, resource } => {
+            Transition::Grant {
+                client, resource, ..
+            } => {
                 has_client(client)
                     && has_resource(resource)
                     && !self.clients[*client].granted.contains(resource)
@@ -77,6 +85,7 @@ impl Model {
             | Transition::SearchDomain { .. }
             | Transition::PartitionRelays { .. }
             | Transition::RebootRelays
+            | Transition::MoveRelays
             | Transition::BlockDirect(_)
             | Transition::Idle { .. } => true,
         }
@@ -84,6 +93,21 @@ impl Model {
 
     fn are_sendable(&self, client: usize, probes: &[Probe]) -> bool {
         probes.len() <= MAX_PROBES && probes.iter().all(|probe| self.is_known(client, &probe.to))
+    }
+
+    /// Whether many packets with few source ports are told apart: each is answered, and by nothing but its answer.
+    fn is_flood_clear(&self, client: usize, to: &Destination, port: u16) -> bool {
+        let Route::To {
+            addresses,
+            may_lack_family: false,
+            ..
+        } = self.route(client, to, Traffic::Udp(port))
+        else {
+            return false;
+        };
+        self.is_known(client, to)
+            && !addresses.is_empty()
+            && addresses.iter().all(|ip| self.failure_at(*ip).is_none())
     }
 
     fn is_known(&self, client: usize, to: &Destination) -> bool {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     topology::{Edge, Families, HostSpec, RelaySpec, ids},
     trace::Entry,
-    transition::{Component, Destination, End, Probe, Query, Side, Transition},
+    transition::{Component, Destination, End, Probe, Protocol, Query, Side, Transition},
 };
 
 /// Relays come back so quickly that the portal tells nobody (its quiet period is a second).
@@ -26,6 +26,21 @@ impl World {
                 let first = self.next_probe;
                 self.next_probe += probes.len() as u64;
                 self.send(*client, probes, first);
+            }
+            Transition::Burst {
+                client,
+                to,
+                port,
+                count,
+            } => {
+                let probe = Probe {
+                    to: to.clone(),
+                    how: Protocol::Udp(*port),
+                    source: None,
+                };
+                let first = self.next_probe;
+                self.next_probe += *count as u64;
+                self.send(*client, &vec![probe; *count], first);
             }
             Transition::Query { client, queries } => self.query(*client, queries),
             Transition::OpenTcp {
@@ -59,6 +74,7 @@ impl World {
             Transition::DeployRelays { .. }
             | Transition::PartitionRelays { .. }
             | Transition::RebootRelays
+            | Transition::MoveRelays
             | Transition::BlockDirect(_)
             | Transition::FlushEdge { .. } => self.change_network(transition),
         }
@@ -87,21 +103,26 @@ impl World {
     }
 
     fn query(&mut self, client: usize, queries: &[Query]) {
-        let now = self.clock.now();
         for query in queries {
             let number = self.next_query;
             self.next_query += 1;
-            let host = &mut self.clients[client];
-            let Some(config) = &host.config else { continue };
-            let sentinels = &config.dns_sentinels;
-            if sentinels.is_empty() {
-                continue;
-            }
-            let server = sentinels[query.server % sentinels.len()];
-            let source = own_address(config, server);
-            host.apps.ask(number, query, server, source, now);
-            self.drain_client(client);
+            self.ask(client, query, number);
         }
+    }
+
+    /// Asks a query, perhaps not for the first time.
+    pub(crate) fn ask(&mut self, client: usize, query: &Query, number: u64) {
+        let now = self.clock.now();
+        let host = &mut self.clients[client];
+        let Some(config) = &host.config else { return };
+        let sentinels = &config.dns_sentinels;
+        if sentinels.is_empty() {
+            return;
+        }
+        let server = sentinels[query.server % sentinels.len()];
+        let source = own_address(config, server);
+        host.apps.ask(number, query, server, source, now);
+        self.drain_client(client);
     }
 
     fn open_tcp(&mut self, client: usize, to: &Destination, port: u16, keep_alive: bool) {
@@ -171,9 +192,24 @@ impl World {
 
     fn change_access(&mut self, transition: &Transition) {
         match transition {
-            Transition::Grant { client, resource } => self
+            Transition::Grant {
+                client,
+                resource,
+                for_s: None,
+            } => self
                 .portal
                 .reload(|c| portal_config::grant(c, *client, *resource), &self.clock),
+            Transition::Grant {
+                client,
+                resource,
+                for_s: Some(seconds),
+            } => {
+                let end = self.clock.unix().as_secs() + seconds;
+                self.portal.reload(
+                    |c| portal_config::grant_until(c, *client, *resource, end),
+                    &self.clock,
+                );
+            }
             Transition::Revoke { client, resource } => self.portal.reload(
                 |c| portal_config::revoke(c, *client, *resource),
                 &self.clock,
@@ -216,6 +252,11 @@ impl World {
             }
             _ => {}
         }
+        self.forget_names();
+    }
+
+    /// The operating systems' caches of names are flushed, as they are when resources change.
+    pub(crate) fn forget_names(&mut self) {
         for client in &mut self.clients {
             client.apps.forget();
         }
@@ -261,7 +302,6 @@ impl World {
                 };
                 let away = Duration::from_millis(*away_ms);
                 self.portal.interrupt(who, away, &self.clock);
-                self.run_for(away);
             }
             Transition::RestartClient { client, end } => self.restart_client(*client, *end),
             Transition::RestartGateway { gateway, end } => self.restart_gateway(*gateway, *end),
@@ -370,6 +410,11 @@ impl World {
                         .interrupt(Component::Relay(relay), FLAP, &self.clock);
                 }
             }
+            Transition::MoveRelays => {
+                for relay in self.living_relays() {
+                    self.move_relay(relay);
+                }
+            }
             Transition::BlockDirect(blocked) => self.block_direct(*blocked),
             Transition::FlushEdge { client } => {
                 if let Some(edge) = self.clients[*client].attachment.edge {
@@ -378,6 +423,16 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn move_relay(&mut self, index: usize) {
+        let place = self.cursor.next_place();
+        self.know(place);
+        let relay = &mut self.relays[index];
+        relay.relocate(place, &self.clock);
+        let (host, v4, v6) = (relay.host, relay.v4, relay.v6);
+        self.net.move_host(host, v4, v6, None);
+        self.open_relay_channel(index);
     }
 
     fn living_relays(&self) -> Vec<usize> {

@@ -129,16 +129,16 @@ impl ClientHost {
             .write(|tun| tunnel.handle_network(local, from, Ecn::NotEct, datagram, now, tun))
     }
 
-    /// Starts a look-up outside the tunnel. `response` is `None` for a server that says nothing.
+    /// Starts a look-up outside the tunnel.
     pub(crate) fn look_up(
         &mut self,
         id: connlib_dns::QueryId,
-        response: Option<Vec<u8>>,
+        result: Result<Vec<u8>, RecursiveError>,
         now: Instant,
     ) {
-        let (at, result) = match response {
-            Some(message) => (now + LOOKUP, Ok(message)),
-            None => (now + LOOKUP_TIMEOUT, Err(RecursiveError::TimedOut)),
+        let at = match result {
+            Err(RecursiveError::TimedOut) => now + LOOKUP_TIMEOUT,
+            Ok(_) | Err(_) => now + LOOKUP,
         };
         self.sequence += 1;
         self.lookups

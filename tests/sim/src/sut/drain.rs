@@ -1,5 +1,6 @@
 //! After every input: everything that a host has to say goes where it belongs, in the order in which the runtime does it.
 
+use connlib_dns::RecursiveError;
 use connlib_messages::{Dialect, Message as _, client, gateway};
 
 use connlib_session::{ClientSessionEvent, GatewaySessionEvent, PortalInput, PortalOutput};
@@ -7,7 +8,7 @@ use ip_packet::IpPacket;
 
 use super::{World, client::requested_resource, portal::ChannelEvent};
 use crate::dns::message::Message;
-use crate::{trace::Entry, transition::Component};
+use crate::{topology::DnsAnswer, trace::Entry, transition::Component};
 
 /// Rounds of a drain; more means that a host talks to itself for ever.
 const MAX_ROUNDS: usize = 10_000;
@@ -50,8 +51,15 @@ impl World {
             .poll_recursive_query()
         {
             any = true;
-            let response = self.records.respond(&query.message);
+            let mut result = Err(RecursiveError::TimedOut);
             if let Some(message) = Message::parse(&query.message) {
+                result = match self.records.manner(&message.question.0) {
+                    DnsAnswer::Unreachable => Err(RecursiveError::Unreachable),
+                    _ => self
+                        .records
+                        .respond(&query.message)
+                        .ok_or(RecursiveError::TimedOut),
+                };
                 let entry = Entry::HostLookup {
                     client: index,
                     server: query.upstream,
@@ -59,7 +67,7 @@ impl World {
                 };
                 self.trace.push(self.clock.elapsed(), entry);
             }
-            self.clients[index].look_up(query.id, response, now);
+            self.clients[index].look_up(query.id, result, now);
         }
         any
     }

@@ -117,7 +117,7 @@ impl GatewayHost {
             let result: Result<Vec<IpAddr>, _> = match records.manner(name) {
                 DnsAnswer::Records => Ok(records.addresses(name)),
                 DnsAnswer::NameError => Ok(Vec::new()),
-                DnsAnswer::ServerFailure => Err(ResolveError::Failed),
+                DnsAnswer::ServerFailure | DnsAnswer::Unreachable => Err(ResolveError::Failed),
                 DnsAnswer::Silence => Err(ResolveError::TimedOut),
             };
             self.session.handle_resolved(id, result, now);

@@ -263,11 +263,13 @@ impl World {
         LinkConfig {
             latency: Duration::from_millis(latency_ms),
             loss: f64::from(self.topology.loss) / 100.0,
+            reordered: f64::from(self.topology.reordered) / 100.0,
+            duplicated: f64::from(self.topology.duplicated) / 100.0,
             ..LinkConfig::default()
         }
     }
 
-    fn know(&mut self, place: Place) {
+    pub(crate) fn know(&mut self, place: Place) {
         self.known_addresses.extend([
             IpAddr::V4(place.public_v4),
             IpAddr::V4(place.private_v4),

@@ -4,7 +4,7 @@
 //! through its serde form, since frames are JSON on the wire.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,10 @@ pub(crate) struct PortalHost {
     in_flight: BTreeMap<(Instant, u64), Flight>,
     sequence: u64,
     psk_rotation: PskRotation,
+    /// Clients whose first answer got lost.
+    robbed: BTreeSet<Component>,
+    /// Number of clients; the misbehaving one is beyond.
+    clients: usize,
 }
 
 struct Channel {
@@ -94,6 +98,8 @@ impl PortalHost {
             in_flight: BTreeMap::new(),
             sequence: 0,
             psk_rotation: PskRotation::default(),
+            robbed: BTreeSet::new(),
+            clients: topology.clients.len(),
         }
     }
 
@@ -372,6 +378,12 @@ impl PortalHost {
             if name == "flow_created" || name == "flow_creation_failed" {
                 delay += Duration::from_millis(self.manners.answer_delay_ms);
                 copies += usize::from(self.manners.doubled);
+                let is_robbed = self.manners.loses_first
+                    && matches!(component, Component::Client(index) if index < self.clients)
+                    && self.robbed.insert(component);
+                if is_robbed {
+                    return;
+                }
             }
         }
         let Some(channel) = self.channels.get_mut(&component) else {
@@ -401,26 +413,33 @@ impl PortalHost {
 #[derive(Default)]
 struct PskRotation {
     requests: u8,
+    /// Number of the newest request for each pair and resource.
+    newest: BTreeMap<(String, String), u8>,
 }
 
 impl PskRotation {
     /// The gateway is asked first, the client told second; both get the key of the request.
     fn apply(&mut self, event: &str, payload: &mut Value) {
-        let pointer = match event {
-            "authorize_flow" => {
-                self.requests = self.requests.wrapping_add(1);
-                "/client/preshared_key"
-            }
-            "flow_created" => "/preshared_key",
+        let (key, resource) = match event {
+            "authorize_flow" => ("/client/preshared_key", "/resource/id"),
+            "flow_created" => ("/preshared_key", "/resource_id"),
             _ => return,
         };
-        let requests = self.requests;
-        let Some(slot) = payload.pointer_mut(pointer) else {
+        let text = |pointer| payload.pointer(pointer).and_then(Value::as_str);
+        let (Some(pair), Some(resource)) = (text(key), text(resource)) else {
             return;
         };
-        if let Some(mut key) = slot.as_str().and_then(|text| text.parse::<Key>().ok()) {
-            key.0[0] = requests;
-            *slot = json!(key.to_string());
+        let Ok(mut new) = pair.parse::<Key>() else {
+            return;
+        };
+        let request = (pair.to_owned(), resource.to_owned());
+        if event == "authorize_flow" {
+            self.requests = self.requests.wrapping_add(1);
+            self.newest.insert(request.clone(), self.requests);
+        }
+        new.0[0] = self.newest.get(&request).copied().unwrap_or_default();
+        if let Some(slot) = payload.pointer_mut(key) {
+            *slot = json!(new.to_string());
         }
     }
 }

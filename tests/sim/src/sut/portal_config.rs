@@ -2,7 +2,7 @@
 
 use connlib_model::{IpStack, ResourceId};
 use portal_core::{
-    Conditions,
+    Conditions, TimeWindow,
     config::{Config, Person, Policy, ResourceConfig},
     token::{Holder, Token, TokenHash},
 };
@@ -71,10 +71,30 @@ pub(crate) fn site_token(site: usize) -> String {
 
 /// Lets a client reach a resource.
 pub(crate) fn grant(config: &mut Config, client: usize, resource: usize) {
+    grant_on(config, client, resource, Conditions::default());
+}
+
+/// Lets a client reach a resource until a moment of the same day, in Unix seconds.
+pub(crate) fn grant_until(config: &mut Config, client: usize, resource: usize, end: u64) {
+    let second = end % 86_400;
+    // Windows end at full minutes of a local time; this one's clock is ahead by what is missing.
+    let minute = second / 60 + 1;
+    let window = u16::try_from(minute).ok().and_then(|minute| {
+        let ahead = i32::try_from(u64::from(minute) * 60 - second).ok()?;
+        TimeWindow::new(0..7, 0, minute, ahead)
+    });
+    let conditions = Conditions {
+        times: window.into_iter().collect(),
+        ..Conditions::default()
+    };
+    grant_on(config, client, resource, conditions);
+}
+
+fn grant_on(config: &mut Config, client: usize, resource: usize, conditions: Conditions) {
     let policy = Policy {
         people: [ids::person(client)].into(),
         resource: ids::resource(resource),
-        conditions: Conditions::default(),
+        conditions,
     };
     config
         .policies

@@ -66,6 +66,13 @@ impl RelayHost {
         self.deadline = self.server.poll_timeout();
     }
 
+    /// A new process with the same secret at another place.
+    pub(crate) fn relocate(&mut self, place: Place, clock: &Clock) {
+        self.v4 = self.v4.map(|_| place.public_v4);
+        self.v6 = self.v6.map(|_| place.v6);
+        self.reboot(clock);
+    }
+
     pub(crate) fn stamp_secret(&self) -> &str {
         self.server.stamp_secret().expose()
     }

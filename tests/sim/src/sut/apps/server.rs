@@ -230,6 +230,7 @@ fn icmp_error(original: PacketRef<'_>, failure: Failure) -> Option<IpPacket> {
             Failure::Network => (3, 0, [0; 4]),
             Failure::Host => (3, 1, [0; 4]),
             Failure::Port => (3, 3, [0; 4]),
+            Failure::Prohibited => (3, 13, [0; 4]),
             Failure::TimeExceeded => (11, 0, [0; 4]),
             Failure::TooBig(mtu) => {
                 let [high, low] = mtu.to_be_bytes();
@@ -243,6 +244,7 @@ fn icmp_error(original: PacketRef<'_>, failure: Failure) -> Option<IpPacket> {
             Failure::Network => (1, 0, [0; 4]),
             Failure::Host => (1, 3, [0; 4]),
             Failure::Port => (1, 4, [0; 4]),
+            Failure::Prohibited => (1, 1, [0; 4]),
             Failure::TimeExceeded => (3, 0, [0; 4]),
             Failure::TooBig(mtu) => (2, 0, u32::from(mtu).to_be_bytes()),
         };
