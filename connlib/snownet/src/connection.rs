@@ -203,11 +203,9 @@ where
             let peer = self.peer;
             io.events.push(Event::NewIceCandidate { peer, sdp });
         }
-        match self.role {
-            Role::Client => self.wireguard.rehandshake(now),
-            Role::Gateway => {
-                self.wireguard.add_spare_psk(psk);
-            }
+        self.wireguard.add_spare_psk(psk);
+        if self.role == Role::Client {
+            self.wireguard.rehandshake(now);
         }
         self.settle(now, io);
     }

@@ -92,7 +92,7 @@ impl<E: Engine> Peer<E> {
             indices,
             common: Common::new(seed, now),
             machine: match role {
-                Role::Initiator => Machine::Initiator(Initiator::new(&engine, psk, indices)),
+                Role::Initiator => Machine::Initiator(Initiator::new(engine, psk, indices)),
                 Role::Responder => Machine::Responder(Responder::new(engine, psk, indices)),
             },
         }
@@ -205,10 +205,13 @@ impl<E: Engine> Peer<E> {
     }
 
     /// The connection was announced with `psk`. A responder keeps its own key and holds the newest other one as a spare; an
-    /// initiator keeps the key that it was made with (snownet §3.3).
+    /// initiator keeps the key that it used first (snownet §3.3).
     pub fn add_spare_psk(&mut self, psk: [u8; 32]) -> SpareOutcome {
         match &mut self.machine {
-            Machine::Initiator(_) => SpareOutcome::Kept,
+            Machine::Initiator(machine) => {
+                machine.renew_psk(psk);
+                SpareOutcome::Kept
+            }
             Machine::Responder(machine) => machine.add_spare(psk),
         }
     }

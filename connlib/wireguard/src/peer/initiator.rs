@@ -32,6 +32,8 @@ enum Slot {
 }
 
 pub(super) struct Initiator<E> {
+    config: EngineConfig,
+    psk: [u8; 32],
     a: Half<E>,
     b: Half<E>,
     /// The engine of the newest session; the other one only opens what is still on its way.
@@ -69,16 +71,18 @@ struct Handshake {
 }
 
 impl<E: Engine> Initiator<E> {
-    pub(super) fn new(config: &EngineConfig, psk: [u8; 32], [a, b]: [PeerIndex; 2]) -> Self {
+    pub(super) fn new(config: EngineConfig, psk: [u8; 32], [a, b]: [PeerIndex; 2]) -> Self {
         let half = |index| Half {
             index,
-            engine: E::new(config, psk, index),
+            engine: E::new(&config, psk, index),
             session: None,
         };
 
         Self {
             a: half(a),
             b: half(b),
+            config,
+            psk,
             // The first handshake runs on the other one.
             current: Slot::B,
             handshake: None,
@@ -88,6 +92,18 @@ impl<E: Engine> Initiator<E> {
             renew_at: None,
             wipe_at: None,
             pending: PendingPackets::new(MAX_PENDING),
+        }
+    }
+
+    /// Takes a newer key as long as nothing was sent under the old one. Several requests may be answered while the path is
+    /// made, each with a key of its own; the responder holds the first and the newest of them.
+    pub(super) fn renew_psk(&mut self, psk: [u8; 32]) {
+        if self.psk == psk || self.last_init_at.is_some() {
+            return;
+        }
+        self.psk = psk;
+        for half in [&mut self.a, &mut self.b] {
+            half.engine = E::new(&self.config, psk, half.index);
         }
     }
 

@@ -70,6 +70,19 @@ fn snownet_32_a_kept_connection_is_not_disturbed_by_a_spare() {
     assert_eq!(world.client.peer.stats().handshakes, 4);
 }
 
+/// Several requests are answered at once after the client lost its connection, each with a key of its own.
+#[test]
+fn snownet_32_a_new_connection_takes_the_newest_key_until_it_is_used() {
+    let (mut world, _) = World::connected(32, millis(50));
+    for key in [[11; 32], NEW] {
+        world.gateway.add_spare_psk(key);
+    }
+    world.recreate_client_with([11; 32], &[NEW]);
+    world.send(Side::Client, 1);
+    world.run_for(secs(6));
+    assert_eq!(world.gateway.ids(), [1]);
+}
+
 #[test]
 fn the_newest_differing_key_is_the_spare() {
     let (mut world, _) = World::connected(32, millis(50));

@@ -266,9 +266,17 @@ impl World {
 
     /// Replaces the client by one with the same key and no memory, as after a lost connection.
     pub fn recreate_client(&mut self, psk: [u8; 32]) {
+        self.recreate_client_with(psk, &[]);
+    }
+
+    /// The client starts over with `psk` and hears of further keys before it has a path.
+    pub fn recreate_client_with(&mut self, psk: [u8; 32], further: &[[u8; 32]]) {
         self.drain();
         let now = self.now;
         self.client.recreate(Role::Initiator, psk, now);
+        for psk in further {
+            self.client.add_spare_psk(*psk);
+        }
         self.client.peer.path_ready(now);
         self.drain();
     }
