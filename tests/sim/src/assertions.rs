@@ -4,6 +4,7 @@
 //! | File | Assertions |
 //! |---|---|
 //! | [`packets`] | A1–A8: probes and what becomes of them |
+//! | [`paths`] | A1: direct where it can be |
 //! | [`dns`] | A9–A11: queries |
 //! | [`config`] | A12, A13, A20: resolvers, routes, resources |
 //! | [`traffic`] | A14: idle traffic |
@@ -17,6 +18,7 @@
 pub mod config;
 pub mod dns;
 pub mod packets;
+pub mod paths;
 pub mod quiet;
 pub mod signalling;
 pub mod tcp;

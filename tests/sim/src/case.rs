@@ -6,22 +6,25 @@ use std::{
 };
 
 use crate::{
-    assertions::{self, Evidence, Failure, Memory},
+    assertions::{self, Evidence, Failure, Memory, paths},
     dns::message::Message,
     logs,
     model::{Expectations, ExpectedQuery, Model, Reply},
     sut::World,
     topology::Topology,
     trace::Entry,
-    transition::{Probe, Transition},
+    transition::{Probe, Transition, Transport},
 };
 
 /// Longest wait for what a transition must lead to: a connection that is found dead (20 s) and made anew.
 const CUT_OFF: Duration = Duration::from_secs(40);
 /// Where packets or answers may be lost, applications try again every second, and must have got through in this many.
-const ATTEMPTS: usize = 120;
-/// Resolvers of applications are more patient: they ask again after so many seconds.
+const ATTEMPTS: usize = 300;
+/// Resolvers of applications are more patient: they ask again after so many seconds, over TCP when it has given up.
 const ASK_AGAIN: usize = 5;
+const ASK_AGAIN_TCP: usize = 35;
+/// With loss, the replacement of a path may itself need several attempts.
+const LOSSY_RECOVERY: u64 = 3;
 /// For what ended to have come to everybody's notice.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long ICE takes to notice that an idle peer is gone.
@@ -168,9 +171,12 @@ impl Case {
                 };
                 self.world.send(probe.client, &[again], probe.number);
             }
-            if attempt % ASK_AGAIN == 0 {
-                let queries = expected.queries.iter();
-                for query in queries.filter(|query| waiting.queries.contains_key(&query.number)) {
+            for query in waiting.queries.values() {
+                let pause = match query.query.transport {
+                    Transport::Udp => ASK_AGAIN,
+                    Transport::Tcp => ASK_AGAIN_TCP,
+                };
+                if attempt % pause == 0 {
                     self.world.ask(query.client, &query.query, query.number);
                 }
             }
@@ -188,6 +194,7 @@ impl Case {
         let mut failures = assertions::check(&evidence, &mut self.memory);
         let errors = logs::take_errors();
         failures.extend(errors.into_iter().map(|text| Failure::new(22, text)));
+        failures.extend(self.detours());
         let step = self.done.len();
         for failure in failures {
             logs::note(|| format!("!!! A{}: {}", failure.assertion, failure.text));
@@ -198,8 +205,20 @@ impl Case {
         self.last.entries = std::mem::take(&mut self.world.trace.entries);
     }
 
+    /// Clients whose connections have had the time to become direct, and are not.
+    fn detours(&self) -> Vec<Failure> {
+        let clients = (0..self.model.clients.len()).filter(|client| self.model.is_direct(*client));
+        clients
+            .filter_map(|client| paths::check(client, &self.world.paths(client)))
+            .collect()
+    }
+
     /// After a path was cut: applications go on with what they did, once a second, until they get through.
     fn recover(&mut self, limit_s: u64) {
+        let limit_s = match self.model.is_lossy() {
+            true => limit_s * LOSSY_RECOVERY,
+            false => limit_s,
+        };
         let (mut missing, is_complete) = self.doubtful();
         if !is_complete {
             // Nothing that may be sent there: ICE has to notice by itself.

@@ -9,6 +9,7 @@ mod dns;
 pub mod expect;
 mod legal;
 mod names;
+mod paths;
 mod rogue;
 mod routing;
 
@@ -91,7 +92,11 @@ impl Model {
             names: names
                 .map(|spec| (spec.name.clone(), vec![spec.clone()]))
                 .collect(),
-            clients: topology.clients.iter().map(ClientModel::new).collect(),
+            clients: topology
+                .clients
+                .iter()
+                .map(|spec| ClientModel::new(spec, topology.block_direct))
+                .collect(),
             upstream_dns: topology.upstream_dns.clone(),
             search_domain: topology.search_domain.clone(),
             connections: Vec::new(),

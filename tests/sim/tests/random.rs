@@ -1,13 +1,17 @@
 //! Random cases, seeds of earlier failures first. `SIM_CASES`, `SIM_SEED`, `SIM_IDLE_WEIGHT` and `SIM_LOSS` scale it.
+//!
+//! Together with the scripts they must reach every coverage point (testing §7).
 
 use std::{env, path::Path, str::FromStr};
 
 use sim::{
+    coverage,
     generators::Weights,
     runner::{Report, Run},
 };
 
-const CASES: u64 = 64;
+/// As many as the minima of the coverage points are for.
+const CASES: u64 = 256;
 
 #[test]
 fn random_cases_hold() {
@@ -25,7 +29,20 @@ fn random_cases_hold() {
     for seed in seeds() {
         check(&run(1, seed).run());
     }
-    check(&run(variable("SIM_CASES", CASES), variable("SIM_SEED", 0)).run());
+    let mut report = run(variable("SIM_CASES", CASES), variable("SIM_SEED", 0)).run();
+    check(&report);
+    report.add_scripts().expect("the scripts are there");
+    check(&report);
+    let missing: Vec<_> = coverage::table(&report.coverage, report.cases)
+        .into_iter()
+        .filter(coverage::Row::is_missing)
+        .map(|row| format!("{} in {} of {}", row.point.name, row.cases, row.required))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "reached too rarely:\n{}",
+        missing.join("\n")
+    );
 }
 
 fn check(report: &Report) {

@@ -25,6 +25,7 @@ impl Model {
             settle_ms: 1_000,
             ..Expectations::default()
         };
+        self.note_obstacles(transition);
         self.apply_to(transition, &mut expected);
         // A late answer of the portal holds up what it says afterwards.
         expected.settle_ms += self.topology.portal.answer_delay_ms;

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::Model;
 use crate::{
-    topology::{ClientSpec, Families, Target},
+    topology::{ClientSpec, Edge, Families, Target},
     transition::Family,
 };
 
@@ -24,6 +24,10 @@ pub struct ClientModel {
     pub system_dns: Vec<IpAddr>,
     /// Address families of its network.
     pub families: Families,
+    /// NAT of its network.
+    pub edge: Edge,
+    /// Whether something may have forced its connections onto a relay.
+    pub was_disturbed: bool,
     /// What its resolver said, by name.
     pub resolved: BTreeMap<(String, Family), Resolved>,
     /// The version of a name's records when the resolver answered last with proxy addresses.
@@ -50,12 +54,14 @@ pub enum Resolved {
 }
 
 impl ClientModel {
-    pub(super) fn new(spec: &ClientSpec) -> Self {
+    pub(super) fn new(spec: &ClientSpec, is_blocked: bool) -> Self {
         Self {
             granted: spec.granted.iter().copied().collect(),
             disabled: BTreeSet::new(),
             system_dns: spec.system_dns.clone(),
             families: spec.host.families,
+            edge: spec.host.edge,
+            was_disturbed: is_blocked,
             resolved: BTreeMap::new(),
             announced: BTreeMap::new(),
             servers: Vec::new(),

@@ -104,7 +104,7 @@ impl Expect {
 
 fn has_paths(case: &Case, client: usize, is_meant: impl Fn(PathKind) -> bool) -> Result<()> {
     let paths = case.world.paths(client);
-    let ok = paths.iter().all(|path| is_meant(*path));
+    let ok = paths.iter().all(|(path, _)| is_meant(*path));
     ensure!(ok && !paths.is_empty(), "paths are {paths:?}");
     Ok(())
 }

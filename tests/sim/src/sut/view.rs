@@ -1,5 +1,7 @@
 //! What can be asked of the running system from outside.
 
+use std::time::Duration;
+
 use connlib_tunnel::PathKind;
 
 use super::World;
@@ -9,11 +11,13 @@ use crate::{
 };
 
 impl World {
-    /// The kinds of path that a client's connections have.
-    pub fn paths(&self, client: usize) -> Vec<PathKind> {
+    /// The kinds of path that a client's connections have, and for how long the connections have existed.
+    pub fn paths(&self, client: usize) -> Vec<(PathKind, Duration)> {
+        let now = self.clock.now();
         let views = self.clients[client].session.tunnel().gateways();
-        views
-            .filter_map(|view| view.path.map(|path| path.kind))
+        let paths = views.filter_map(|view| view.path);
+        paths
+            .map(|path| (path.kind, now - path.established.unwrap_or(now)))
             .collect()
     }
 
