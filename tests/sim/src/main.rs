@@ -28,6 +28,14 @@ enum Command {
     /// A failing case is shrunk, and its state, transitions and log are written to the folder, with a script that does
     /// the same: `<seed>.{state,transitions,log,ron}`.
     Run(RunArgs),
+    /// Search the seeds of random cases that reach certain coverage points, and print them.
+    Harvest {
+        #[command(flatten)]
+        run: RunArgs,
+        /// A point, as in the table of `run`; all of several must be reached.
+        #[arg(long = "point", required = true)]
+        points: Vec<String>,
+    },
     /// Run one random case and print its log.
     Show {
         /// Its seed.
@@ -89,25 +97,45 @@ impl WeightArgs {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Harvest { run, points } => harvest(&run, &points),
         Command::Show { seed, weights } => show(seed, &weights),
         Command::Script { paths, log } => scripts(&paths, log),
     }
 }
 
-fn run(args: &RunArgs) -> ExitCode {
-    let threads = match args.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    };
-    let mut report = Run {
-        cases: args.cases,
-        seed: args.seed,
-        weights: args.weights.weights(),
-        threads,
-        folder: args.folder.clone(),
-        max_failures: args.max_failures,
+fn harvest(args: &RunArgs, points: &[String]) -> ExitCode {
+    if let Some(unknown) = points.iter().find(|point| !is_point(point)) {
+        eprintln!("there is no coverage point {unknown}");
+        return ExitCode::FAILURE;
     }
-    .run();
+    for seed in args.to_run().harvest(points) {
+        println!("{seed} # {}", points.join(", "));
+    }
+    ExitCode::SUCCESS
+}
+
+fn is_point(name: &str) -> bool {
+    coverage::POINTS.iter().any(|point| point.name == name)
+}
+
+impl RunArgs {
+    fn to_run(&self) -> Run {
+        Run {
+            cases: self.cases,
+            seed: self.seed,
+            weights: self.weights.weights(),
+            threads: match self.threads {
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                threads => threads,
+            },
+            folder: self.folder.clone(),
+            max_failures: self.max_failures,
+        }
+    }
+}
+
+fn run(args: &RunArgs) -> ExitCode {
+    let mut report = args.to_run().run();
     if let Err(error) = report.add_scripts() {
         eprintln!("the scripts cannot be run: {error:#}");
         return ExitCode::FAILURE;

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -65,32 +65,62 @@ struct Outcome {
 impl Run {
     /// Runs all cases.
     pub fn run(&self) -> Report {
-        silence_panics();
-        let next = AtomicU64::new(0);
         let failed = AtomicUsize::new(0);
         let report = Mutex::new(Report::default());
-        thread::scope(|scope| {
-            for _ in 0..self.threads.max(1) {
-                scope.spawn(|| {
-                    while failed.load(Ordering::Relaxed) < self.max_failures {
-                        let number = next.fetch_add(1, Ordering::Relaxed);
-                        if number >= self.cases {
-                            break;
-                        }
-                        let seed = self.seed + number;
-                        let outcome = self.case(seed);
-                        if !outcome.failures.is_empty() {
-                            failed.fetch_add(1, Ordering::Relaxed);
-                        }
-                        let mut report = report.lock().expect("no thread panics with the lock");
-                        report.add(seed, outcome);
-                    }
-                });
+        self.each(|seed| {
+            let outcome = self.case(seed);
+            if !outcome.failures.is_empty() {
+                failed.fetch_add(1, Ordering::Relaxed);
             }
+            let mut report = report.lock().expect("no thread panics with the lock");
+            report.add(seed, outcome);
+            failed.load(Ordering::Relaxed) < self.max_failures
         });
         let mut report = report.into_inner().expect("no thread panics with the lock");
         report.failures.sort();
         report
+    }
+
+    /// The seeds of the cases that reach all these coverage points (testing §8).
+    pub fn harvest(&self, points: &[String]) -> Vec<u64> {
+        let found = Mutex::new(Vec::new());
+        self.each(|seed| {
+            let (topology, transitions) = generate(seed, self.weights);
+            let coverage = execute(&topology, &transitions, None).coverage;
+            if points
+                .iter()
+                .all(|point| coverage.contains(&point.as_str()))
+            {
+                let mut found = found.lock().expect("no thread panics with the lock");
+                found.push(seed);
+            }
+            true
+        });
+        let mut found = found.into_inner().expect("no thread panics with the lock");
+        found.sort_unstable();
+        found
+    }
+
+    /// Calls `see` with the seed of each case, on all threads, until it says no.
+    fn each(&self, see: impl Fn(u64) -> bool + Sync) {
+        silence_panics();
+        let next = AtomicU64::new(0);
+        let go_on = AtomicBool::new(true);
+        thread::scope(|scope| {
+            for _ in 0..self.threads.max(1) {
+                scope.spawn(|| {
+                    while go_on.load(Ordering::Relaxed) {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        if number >= self.cases {
+                            break;
+                        }
+                        if !see(self.seed + number) {
+                            go_on.store(false, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
     }
 
     fn case(&self, seed: u64) -> Outcome {

@@ -8,14 +8,11 @@ use crate::{
 
 impl Model {
     /// Whether all connections of a client must be direct: nothing has stood in their way since they were made, and the
-    /// edges of both sides allow it with every gateway that it may talk to.
+    /// edges of both sides allow it with every gateway.
     pub fn is_direct(&self, client: usize) -> bool {
-        let known = &self.clients[client];
-        let sites = known.connected.keys().map(|id| self.resources[*id].site);
-        let mut gateways = sites.flat_map(|site| self.gateways_of(site));
+        let mut gateways = 0..self.topology.gateways.len();
         !self.is_lossy()
-            && !known.was_disturbed
-            && !known.connected.is_empty()
+            && !self.clients[client].was_disturbed
             // A host behind a NAT learns its address from a relay of that family.
             && self.topology.relays.iter().all(|relay| relay.families == Families::Dual)
             && gateways.all(|gateway| self.allows_direct(client, gateway))
