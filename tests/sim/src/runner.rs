@@ -103,7 +103,7 @@ impl Run {
 
     /// Calls `see` with the seed of each case, on all threads, until it says no.
     fn each(&self, see: impl Fn(u64) -> bool + Sync) {
-        silence_panics();
+        let loud = silence_panics();
         let next = AtomicU64::new(0);
         let go_on = AtomicBool::new(true);
         thread::scope(|scope| {
@@ -121,6 +121,7 @@ impl Run {
                 });
             }
         });
+        panic::set_hook(loud);
     }
 
     fn case(&self, seed: u64) -> Outcome {
@@ -199,9 +200,10 @@ impl Report {
 
 /// Runs one case again with its log; the failures and the lines.
 pub fn log_of_seed(seed: u64, weights: Weights) -> (Vec<String>, Vec<String>) {
-    silence_panics();
+    let loud = silence_panics();
     let (topology, transitions) = generate(seed, weights);
     let (outcome, lines) = log_of(&topology, &transitions);
+    panic::set_hook(loud);
     (outcome.failures, lines)
 }
 
@@ -253,11 +255,16 @@ thread_local! {
     static PANIC: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
 }
 
-/// A panic is a failure of its case like any other; it is reported once, with its place.
-fn silence_panics() {
+type Hook = Box<dyn Fn(&panic::PanicHookInfo<'_>) + Sync + Send + 'static>;
+
+/// A panic is a failure of its case like any other; it is reported once, with its place. Gives back what was done with
+/// panics before, to be put back after the run.
+fn silence_panics() -> Hook {
+    let loud = panic::take_hook();
     panic::set_hook(Box::new(|info| {
         PANIC.with_borrow_mut(|text| *text = info.to_string());
     }));
+    loud
 }
 
 fn take_panic() -> String {

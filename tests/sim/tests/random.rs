@@ -12,6 +12,8 @@ use sim::{
 
 /// As many as the minima of the coverage points are for.
 const CASES: u64 = 256;
+/// The first of them.
+const SEED: u64 = 256;
 
 #[test]
 fn random_cases_hold() {
@@ -29,7 +31,7 @@ fn random_cases_hold() {
     for seed in seeds() {
         check(&run(1, seed).run());
     }
-    let mut report = run(variable("SIM_CASES", CASES), variable("SIM_SEED", 0)).run();
+    let mut report = run(variable("SIM_CASES", CASES), variable("SIM_SEED", SEED)).run();
     check(&report);
     report.add_scripts().expect("the scripts are there");
     check(&report);
