@@ -231,7 +231,11 @@ where
             }
             AgentEvent::Disconnected => {
                 tracing::debug!(peer = %self.peer, "ICE has no possible pair left");
-                self.disconnected_at.get_or_insert(now);
+                if self.disconnected_at.is_none() {
+                    self.disconnected_at = Some(now);
+                    // It may be the relay that has forgotten us: new addresses within the grace save the connection.
+                    io.relays.probe(self.relay, now);
+                }
             }
         }
     }

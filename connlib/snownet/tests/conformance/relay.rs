@@ -8,7 +8,8 @@ use connlib_stun::channel::encode_header;
 use connlib_stun::{Class, Envelope, Method, relay_password};
 use netsim::HostId;
 use relay_core::{
-    AllocationPort, ClientSocket, Command, Config, Forwarder, PublicAddresses, Route, Server, Train,
+    AllocationPort, ClientSocket, Command, Config, Forwarder, PublicAddresses, Route, Server,
+    StampSecret, Train,
 };
 
 pub const TURN_PORT: u16 = 3478;
@@ -51,7 +52,7 @@ impl Relay {
             alive: true,
             requests: Vec::new(),
             incarnation: 0,
-            server: server(v4, v6, id as u8, now),
+            server: server(v4, v6, id as u8, None, now),
         }
     }
 
@@ -71,7 +72,15 @@ impl Relay {
     pub fn restart(&mut self, now: Instant) {
         self.incarnation += 1;
         let seed = self.id as u8 ^ self.incarnation.wrapping_mul(31);
-        self.server = server(self.v4, self.v6, seed, now);
+        self.server = server(self.v4, self.v6, seed, None, now);
+    }
+
+    /// Forgets all state but its secret, as a new process with the same secret would.
+    pub fn forget(&mut self, now: Instant) {
+        self.incarnation += 1;
+        let seed = self.id as u8 ^ self.incarnation.wrapping_mul(31);
+        let secret = self.server.stamp_secret().clone();
+        self.server = server(self.v4, self.v6, seed, Some(secret), now);
     }
 
     /// Allocations that exist now.
@@ -178,11 +187,18 @@ impl Forwarder for Forwarded {
     }
 }
 
-fn server(v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>, seed: u8, now: Instant) -> Server {
+fn server(
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+    seed: u8,
+    stamp_secret: Option<StampSecret>,
+    now: Instant,
+) -> Server {
     let public = PublicAddresses::new(v4, v6).unwrap();
     let config = Config {
         // All nodes of a test share one user.
         allocations_per_username: 0,
+        stamp_secret,
         ..Config::portal(public)
     };
     Server::new(config, [seed; 32], now, UNIX_START).unwrap()

@@ -166,6 +166,26 @@ fn snownet_35_discarded_candidates_are_not_signalled() {
     }
 }
 
+/// A relay that started again with the same secret knows neither allocations nor channels, and nobody is told. The client
+/// notices by its checks, and both ends get new addresses while the connection may still be saved.
+#[test]
+fn snownet_18_link_recovers_when_the_relay_has_lost_its_state() {
+    for relays in [1, 2] {
+        let mut world = World::pair(relays, Place::Symmetric, Place::Symmetric);
+        world.establish(C, G);
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(world.kind(C, G), Some(PathKind::RelayToRelay));
+        let now = world.now;
+        for relay in &mut world.relays {
+            relay.forget(now);
+        }
+        let gap = longest_gap(&mut world, Duration::from_secs(60));
+        assert!(gap < Duration::from_secs(20), "{gap:?}");
+        assert_eq!(failed(&world), 0);
+        world.ping(C, G);
+    }
+}
+
 #[test]
 fn snownet_39_relayed_connection_migrates() {
     let mut world = World::pair(2, Place::Symmetric, Place::Symmetric);
