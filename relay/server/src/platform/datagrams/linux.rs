@@ -117,15 +117,13 @@ impl Receiver {
             };
             result as isize
         })?;
-        for index in 0..filled.min(count) {
-            let header = &headers[index];
-            let control = &self.controls[index].0;
-            let control_len = control.len().min(header.msg_hdr.msg_controllen as usize);
-            self.arrivals[index] = arrival(
-                &self.names[index],
-                &control[..control_len],
-                header.msg_len as usize,
-            );
+        let received = headers.iter().zip(&self.names).zip(&self.controls);
+        let places = self.arrivals.iter_mut().zip(received);
+        for (place, ((header, name), control)) in places.take(filled) {
+            #[allow(clippy::unnecessary_cast, reason = "some C libraries have it shorter")]
+            let control_len = header.msg_hdr.msg_controllen as usize;
+            let control = control.0.get(..control_len).unwrap_or(&control.0);
+            *place = arrival(name, control, header.msg_len as usize);
         }
         Ok(filled)
     }
