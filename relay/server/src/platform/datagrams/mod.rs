@@ -13,7 +13,8 @@ mod portable;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use portable::{Receiver, can_segment, prepare, send};
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
