@@ -90,6 +90,7 @@ struct Worker {
     pool: Vec<Vec<u8>>,
 }
 
+#[derive(Clone)]
 struct Payload {
     bytes: Vec<u8>,
     sent: Tuple,
