@@ -5,16 +5,16 @@ pub(crate) mod datagrams;
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Signals, granted_buffer, host_name, is_refusal_of_size, max_workers, no_core_dumps, owner_only,
-    raise_descriptor_limit, receive_overruns, share_port,
+    Signals, enlarge_receive_buffer, granted_buffer, host_name, is_refusal_of_size, max_workers,
+    no_core_dumps, owner_only, raise_descriptor_limit, receive_overruns, share_port,
 };
 
 #[cfg(not(unix))]
 mod other;
 #[cfg(not(unix))]
 pub(crate) use other::{
-    Signals, granted_buffer, host_name, is_refusal_of_size, max_workers, no_core_dumps, owner_only,
-    raise_descriptor_limit, receive_overruns, share_port,
+    Signals, enlarge_receive_buffer, granted_buffer, host_name, is_refusal_of_size, max_workers,
+    no_core_dumps, owner_only, raise_descriptor_limit, receive_overruns, share_port,
 };
 
 /// What somebody outside wants.

@@ -31,6 +31,10 @@ pub(crate) fn raise_descriptor_limit() -> Option<usize> {
     None
 }
 
+pub(crate) fn enlarge_receive_buffer(socket: &socket2::Socket, bytes: usize) -> io::Result<()> {
+    socket.set_recv_buffer_size(bytes)
+}
+
 pub(crate) fn receive_overruns<T>(_: &T) -> Option<u64> {
     None
 }

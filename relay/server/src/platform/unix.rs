@@ -62,6 +62,17 @@ pub(crate) fn is_refusal_of_size(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EIO | libc::EMSGSIZE))
 }
 
+/// Asks for a receive buffer of so many bytes; beyond the system's limit only privileged processes get their wish.
+pub(crate) fn enlarge_receive_buffer(socket: &socket2::Socket, bytes: usize) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    if let Ok(wish) = libc::c_int::try_from(bytes)
+        && set_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, wish).is_ok()
+    {
+        return Ok(());
+    }
+    socket.set_recv_buffer_size(bytes)
+}
+
 /// The buffer that was granted, from what the system reports: Linux counts its own book-keeping too (socket(7)).
 pub(crate) fn granted_buffer(reported: usize) -> usize {
     match cfg!(target_os = "linux") {

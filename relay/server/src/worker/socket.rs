@@ -120,7 +120,7 @@ impl UdpSocket {
             platform::share_port(&socket)?;
         }
         // Limits of the system apply; what was granted is logged once for the listen sockets.
-        socket.set_recv_buffer_size(plan.buffer_bytes)?;
+        platform::enlarge_receive_buffer(&socket, plan.buffer_bytes)?;
         socket.set_send_buffer_size(plan.buffer_bytes)?;
         socket.bind(&plan.bind.into())?;
         socket.set_nonblocking(true)?;
@@ -202,7 +202,7 @@ impl UdpSocket {
 
     fn resize(&self, receive_buffer: Option<usize>) {
         if let Some(bytes) = receive_buffer
-            && let Err(error) = SockRef::from(&self.io).set_recv_buffer_size(bytes)
+            && let Err(error) = platform::enlarge_receive_buffer(&SockRef::from(&self.io), bytes)
         {
             tracing::debug!(%error, "Cannot change a receive buffer");
         }
