@@ -237,7 +237,6 @@ impl Role for GatewayRole {
             });
         }
         self.session.handle_portal(input, now);
-        self.report_clients();
     }
 
     fn handle_command(&mut self, command: GatewayCommand, now: Instant) {
@@ -263,7 +262,6 @@ impl Role for GatewayRole {
     fn handle_timeout(&mut self, now: Instant) {
         self.session.handle_timeout(now);
         self.report(self.session.tunnel().stats());
-        self.report_clients();
     }
 
     fn poll_timeout(&mut self) -> Option<Instant> {
@@ -283,6 +281,8 @@ impl Role for GatewayRole {
     }
 
     fn drain_events(&mut self, now: Instant) {
+        // Clients also leave by a datagram, after which nothing may be due for long.
+        self.report_clients();
         while self.events.capacity() > 0 && self.names.capacity() > 0 {
             let Some(event) = self.session.poll_event() else {
                 break;
