@@ -14,7 +14,7 @@ pub(crate) use timing::Timing;
 use rivals::{Pair, Rivals};
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use connlib_stun::{Class, Envelope, Integrity, Key};
@@ -175,22 +175,57 @@ impl Agent {
             tracing::debug!("Remote candidate belongs to another ICE session");
             return false;
         }
-        if !self.knows_remote(&candidate) {
-            if !self.make_room_for_remote() {
-                tracing::debug!("Too many remote candidates");
-                return false;
-            }
-            self.accepted_candidates += 1;
+        let known = self.known_remote(&candidate);
+        let has_pair = |known| {
+            let pair = self.inner.find_pair_for_equivalent_remote_candidate(known);
+            pair.is_some()
+        };
+        if known.as_ref().is_some_and(has_pair) {
+            return true;
         }
-        self.inner.add_remote_candidate(candidate);
+        let has_room = match &known {
+            // All its pairs have failed: it gets new ones.
+            Some(known) => self.has_memory_for_remote() && self.inner.invalidate_candidate(known),
+            None => self.make_room_for_remote(),
+        };
+        if !has_room {
+            tracing::debug!("Too many remote candidates");
+            return false;
+        }
+        self.add_distinct(&candidate);
         true
+    }
+
+    /// Hands a candidate of the peer to the agent as one that it has never had.
+    ///
+    /// The agent remembers candidates that are gone and looks candidates up by their values: it would find the gone one in
+    /// place of an equal one in use, which could then never be withdrawn. The related address serves diagnosis only (RFC 8839
+    /// section 5.1), so that is what makes them differ.
+    fn add_distinct(&mut self, candidate: &Candidate) {
+        self.accepted_candidates += 1;
+        let unspecified: IpAddr = match candidate.addr() {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let sdp = candidate.to_sdp_string();
+        let extensions = [" raddr ", " ufrag "].iter();
+        let end = extensions.filter_map(|name| sdp.find(name)).min();
+        let sdp = format!(
+            "{} raddr {unspecified} rport {}",
+            &sdp[..end.unwrap_or(sdp.len())],
+            self.accepted_candidates,
+        );
+        match Candidate::from_sdp_string(&sdp) {
+            Ok(candidate) => self.inner.add_remote_candidate(candidate),
+            Err(error) => tracing::debug!(%error, sdp, "Remote candidate cannot be written"),
+        }
     }
 
     /// Whether one more candidate of the peer fits; forgets its oldest server-reflexive one if need be.
     ///
     /// Those are never withdrawn, so a NAT that keeps changing its mapping makes ever more of them.
     fn make_room_for_remote(&mut self) -> bool {
-        if self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER {
+        if !self.has_memory_for_remote() {
             return false;
         }
         if self.signalled_remotes().count() < MAX_REMOTE_CANDIDATES {
@@ -213,7 +248,9 @@ impl Agent {
             tracing::debug!("Peer tried to invalidate a candidate of ours");
             return;
         }
-        self.inner.invalidate_candidate(candidate);
+        if let Some(known) = self.known_remote(candidate) {
+            self.inner.invalidate_candidate(&known);
+        }
     }
 
     /// Candidates that the peer has signalled and not withdrawn.
@@ -302,17 +339,12 @@ impl Agent {
     ///
     /// The agent has no call for that; withdrawing the peer's candidate and adding it again has the effect.
     fn forget_nomination(&mut self, remote: SocketAddr) {
-        if self.accepted_candidates >= MAX_REMOTE_CANDIDATES_EVER {
-            return;
-        }
-        let known = self.inner.remote_candidates().find(|c| c.addr() == remote);
-        let ufrag = self.inner.remote_credentials().map(|c| c.ufrag.clone());
-        if let (Some(mut candidate), Some(ufrag)) = (known, ufrag) {
-            self.accepted_candidates += 1;
-            self.inner.invalidate_candidate(&candidate);
-            // Candidates found by checks carry our own fragment.
-            candidate.set_ufrag(&ufrag);
-            self.inner.add_remote_candidate(candidate);
+        let at_address = self.inner.remote_candidates();
+        let at_address: Vec<_> = at_address.filter(|c| c.addr() == remote).collect();
+        for candidate in &at_address {
+            if self.has_memory_for_remote() && self.inner.invalidate_candidate(candidate) {
+                self.add_distinct(candidate);
+            }
         }
     }
 
@@ -372,10 +404,15 @@ impl Agent {
         self.deadline
     }
 
-    fn knows_remote(&self, candidate: &Candidate) -> bool {
+    /// The agent's copy of a candidate of the peer that is in use.
+    fn known_remote(&self, candidate: &Candidate) -> Option<Candidate> {
         self.inner
             .remote_candidates()
-            .any(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind())
+            .find(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind())
+    }
+
+    fn has_memory_for_remote(&self) -> bool {
+        self.accepted_candidates < MAX_REMOTE_CANDIDATES_EVER
     }
 
     /// Whether remembering what `message` would make the agent remember stays within bounds.
@@ -474,6 +511,33 @@ mod tests {
             agent.remove_remote(&remote("host", i));
         }
         assert_eq!(taken, MAX_REMOTE_CANDIDATES_EVER);
+    }
+
+    /// The agent used to find the one that was gone in place of the one in use.
+    #[test]
+    fn a_candidate_is_withdrawn_and_given_again_any_number_of_times() {
+        for kind in ["host", "srflx", "relay"] {
+            let mut agent = agent();
+            for _ in 0..3 {
+                assert!(agent.add_remote(remote(kind, 0)));
+                assert!(agent.add_remote(remote(kind, 0)), "known");
+                assert_eq!(agent.signalled_remotes().count(), 1);
+                agent.remove_remote(&remote(kind, 0));
+                assert_eq!(agent.signalled_remotes().count(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_nomination_is_forgotten_any_number_of_times() {
+        let mut agent = agent();
+        agent.add_remote(remote("srflx", 0));
+        for _ in 0..3 {
+            agent.forget_nomination(remote("srflx", 0).addr());
+            assert_eq!(agent.signalled_remotes().count(), 1);
+        }
+        agent.remove_remote(&remote("srflx", 0));
+        assert_eq!(agent.signalled_remotes().count(), 0);
     }
 
     #[test]
