@@ -12,8 +12,8 @@ use sim::{
 
 /// As many as the minima of the coverage points are for.
 const CASES: u64 = 256;
-/// The first of them.
-const SEED: u64 = 256;
+/// The first of them. These and the scripts reach all points; should a change move that, `sim harvest` finds others.
+const SEED: u64 = 736;
 
 #[test]
 fn random_cases_hold() {
