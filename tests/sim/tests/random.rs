@@ -13,7 +13,7 @@ use sim::{
 /// As many as the minima of the coverage points are for.
 const CASES: u64 = 256;
 /// The first of them. These and the scripts reach all points; should a change move that, `sim harvest` finds others.
-const SEED: u64 = 736;
+const SEED: u64 = 500;
 
 #[test]
 fn random_cases_hold() {
