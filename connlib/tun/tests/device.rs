@@ -2,39 +2,19 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use std::net::{Ipv4Addr, UdpSocket};
+mod support;
+
+use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use connlib_tun::{Checksum, Gso, Offload, OpenError, Options, READ_BUFFER_BYTES, Tun, VnetHeader};
+use support::{LOCAL, PEER};
 
-const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const PEER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
-
-/// Runs `test` in its own thread and network namespace, with a device that has the address [`LOCAL`].
+/// Runs `test` with a device in a fresh network namespace.
 fn with_device(options: Options, test: impl FnOnce(Tun) + Send + 'static) {
-    let run = move || {
-        // SAFETY: no pointers; affects this thread only, which ends with the test.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            return println!("skipped: no permission to create a network namespace");
-        }
-        let tun = match Tun::open("tun-test", options) {
-            Ok(tun) => tun,
-            Err(error) => return println!("skipped: {error}"),
-        };
-        for arguments in [
-            "addr add 10.99.0.1/24 dev tun-test",
-            "link set tun-test mtu 1280 up",
-        ] {
-            match Command::new("ip").args(arguments.split(' ')).status() {
-                Ok(status) => assert!(status.success(), "ip {arguments}"),
-                Err(error) => return println!("skipped: cannot run `ip`: {error}"),
-            }
-        }
-        test(tun);
-    };
-    std::thread::spawn(run).join().unwrap();
+    let open = move || Tun::open("tun-test", options);
+    support::with_device("tun-test", open, test);
 }
 
 /// Next IPv4 UDP packet from the kernel; router solicitations and the like are passed over.

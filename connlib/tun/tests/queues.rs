@@ -2,43 +2,25 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test may panic anywhere")]
 
-use std::net::{Ipv4Addr, UdpSocket};
+mod support;
+
+use std::net::UdpSocket;
 use std::num::NonZeroUsize;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use connlib_tun::{Checksum, Gso, Offload, OpenError, Options, READ_BUFFER_BYTES, Tun, VnetHeader};
+use support::{LOCAL, PEER};
 
-const LOCAL: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-const PEER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const QUEUES: usize = 4;
 
-/// Runs `test` in its own thread and network namespace, with a device of [`QUEUES`] queues that has the address
-/// [`LOCAL`].
+/// Runs `test` with a device of [`QUEUES`] queues in a fresh network namespace.
 fn with_queues(options: Options, test: impl FnOnce(Vec<Tun>) + Send + 'static) {
-    let run = move || {
-        // SAFETY: no pointers; affects this thread only, which ends with the test.
-        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-            return println!("skipped: no permission to create a network namespace");
-        }
-        let queues = NonZeroUsize::new(QUEUES).unwrap();
-        let tuns = match Tun::open_queues("tun-queues", options, queues) {
-            Ok(tuns) => tuns,
-            Err(error) => return println!("skipped: {error}"),
-        };
+    let queues = NonZeroUsize::new(QUEUES).unwrap();
+    let open = move || Tun::open_queues("tun-queues", options, queues);
+    support::with_device("tun-queues", open, |tuns| {
         assert_eq!(tuns.len(), QUEUES);
-        for arguments in [
-            "addr add 10.99.0.1/24 dev tun-queues",
-            "link set tun-queues mtu 1280 up",
-        ] {
-            match Command::new("ip").args(arguments.split(' ')).status() {
-                Ok(status) => assert!(status.success(), "ip {arguments}"),
-                Err(error) => return println!("skipped: cannot run `ip`: {error}"),
-            }
-        }
         test(tuns);
-    };
-    std::thread::spawn(run).join().unwrap();
+    });
 }
 
 /// The queue that the next IPv4 UDP packet comes out of.
