@@ -12,7 +12,6 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use connlib_stun::attribute::USERNAME;
-use connlib_stun::channel::ChannelData;
 use connlib_stun::{ChannelRange, Class, Envelope, Method, PacketKind};
 use connlib_wireguard::{Inbound, LimitError, OpenError, Opened};
 
@@ -117,9 +116,6 @@ where
         let Some(unwrapped) = self.relays.unwrap(arrival.from, first, now) else {
             return Err(DecapsulateError::NotRecognised);
         };
-        let Ok(ChannelData { number, .. }) = ChannelData::parse(first, ChannelRange::Wide) else {
-            return Err(DecapsulateError::NotRecognised);
-        };
         let inner = Arrival {
             local: unwrapped.relayed,
             from: unwrapped.peer,
@@ -127,7 +123,7 @@ where
         let mut inside = OnChannel {
             first: Some(unwrapped.payload),
             train: *train,
-            channel: number,
+            channel: unwrapped.channel,
         };
         let result = self.peer_datagrams(inner, &mut inside, now, sink);
         *train = inside.train;

@@ -116,6 +116,8 @@ pub enum Input {
 /// Channel data, unwrapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unwrapped<'a> {
+    /// The channel that it came on.
+    pub channel: ChannelNumber,
     /// Who sent it to our relayed address.
     pub peer: SocketAddr,
     /// Our relayed address of the peer's family.
@@ -315,6 +317,7 @@ impl Allocation {
         let data = ChannelData::parse(datagram, ChannelRange::Wide).ok()?;
         let peer = self.channels.for_receiving(data.number, now)?;
         Some(Unwrapped {
+            channel: data.number,
             peer,
             relayed: self.candidates.relayed_for(peer)?,
             payload: data.payload,
