@@ -29,8 +29,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_wireguard::{
-    DatagramKind, Event as WireGuardEvent, HandshakeLimiter, Peer, PeerConfig, PeerIndex,
-    PrivateKey, PublicKey,
+    DatagramKind, Event as WireGuardEvent, Peer, PeerConfig, PeerIndex, PrivateKey, PublicKey,
+    WallClock,
 };
 
 use crate::ice::{Agent, AgentEvent, Timing};
@@ -59,7 +59,7 @@ pub(crate) struct NewConnection<'a, P, R> {
     pub(crate) remote: IceCredentials,
     pub(crate) relay: R,
     pub(crate) private: &'a PrivateKey,
-    pub(crate) limiter: &'a HandshakeLimiter,
+    pub(crate) clock: WallClock,
     pub(crate) indices: [PeerIndex; 2],
     pub(crate) seed: [u8; 32],
     pub(crate) tie_breaker: u64,
@@ -118,7 +118,7 @@ where
                 remote: new.remote_key,
                 psk: new.psk,
                 indices: new.indices,
-                limiter: new.limiter,
+                clock: new.clock,
                 seed: new.seed,
             },
             now,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use connlib_wireguard::{HandshakeLimiter, IndexTable, PrivateKey, PublicKey};
+use connlib_wireguard::{HandshakeLimiter, IndexTable, PrivateKey, PublicKey, WallClock};
 use ip_packet::{Ecn, IpPacket, PacketBatch};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -55,6 +55,7 @@ pub struct Node<P, R> {
     pub(crate) rng: ChaCha20Rng,
     pub(crate) private: PrivateKey,
     pub(crate) limiter: HandshakeLimiter,
+    clock: WallClock,
     pub(crate) indices: IndexTable,
     pub(crate) relays: Relays<R>,
     pub(crate) table: Table<P, R>,
@@ -73,15 +74,15 @@ where
 {
     /// Makes a node whose key pair and every random choice derive from `seed`.
     ///
-    /// `_unix_now` is the wall clock at `now`, as time since the Unix epoch. The present engine stamps handshakes by the
-    /// operating system's clock itself; callers pass it so that nothing changes for them with an engine that does not.
-    pub fn new(role: Role, seed: [u8; 32], now: Instant, _unix_now: Duration) -> Self {
+    /// `unix_now` is the wall clock at `now`, as time since the Unix epoch; handshakes are stamped with it.
+    pub fn new(role: Role, seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let private = PrivateKey::from_seed(rng.random());
         Self {
             role,
             now,
             limiter: limiter(&private, role),
+            clock: WallClock::new(now, unix_now),
             private,
             indices: IndexTable::new(rng.random()),
             relays: Relays::new(rng.random()),
@@ -154,7 +155,7 @@ where
             remote: remote_ice,
             relay,
             private: &self.private,
-            limiter: &self.limiter,
+            clock: self.clock.next(),
             indices,
             seed: self.rng.random(),
             tie_breaker: self.rng.random(),

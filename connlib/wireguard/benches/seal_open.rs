@@ -11,13 +11,12 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
 use connlib_wireguard::{
-    DATA_OVERHEAD, HandshakeLimiter, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role,
-    SealSink,
+    DATA_OVERHEAD, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role, SealSink, WallClock,
 };
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ip_packet::{IpPacket, PacketBatch};
@@ -76,14 +75,13 @@ fn peers(now: Instant) -> (Peer, Peer) {
     let keys = [[1; 32], [2; 32]].map(PrivateKey::from_seed);
     let mut indices = IndexTable::new([3; 32]);
     let mut make = |role, own: usize| {
-        let limiter = HandshakeLimiter::new(&keys[own], role);
         let config = PeerConfig {
             role,
             private: &keys[own],
             remote: keys[1 - own].public(),
             psk: [4; 32],
             indices: indices.allocate().unwrap(),
-            limiter: &limiter,
+            clock: WallClock::new(now, Duration::ZERO),
             seed: [5; 32],
         };
         let mut peer = Peer::new(config, now);

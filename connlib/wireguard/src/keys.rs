@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use boringtun::x25519;
+use x25519_dalek as x25519;
 
 /// A peer's static X25519 public key, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,10 +53,6 @@ impl PrivateKey {
 
     pub(crate) fn secret(&self) -> &x25519::StaticSecret {
         &self.secret
-    }
-
-    pub(crate) fn x25519_public(&self) -> &x25519::PublicKey {
-        &self.public
     }
 }
 

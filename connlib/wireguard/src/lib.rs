@@ -1,7 +1,7 @@
 //! One WireGuard peer as a pure state machine: keys, sessions, timers and queues around an exchangeable cipher engine.
 //!
-//! The cryptography comes from `boringtun` behind [`Engine`]; its clock-driven timers are never used. Every rule about *when* (rekey,
-//! renewal, retry, keepalive, expiry) lives in [`Peer`] and is an exact deadline on the caller's `now` (snownet §4.4–4.6).
+//! The cryptography is behind [`Engine`], which decides nothing and reads no clock. Every rule about *when* (rekey, renewal,
+//! retry, keepalive, expiry) lives in [`Peer`] and is an exact deadline on the caller's `now` (snownet §4.4–4.6).
 //!
 //! Invariants:
 //!
@@ -26,12 +26,14 @@ mod engine;
 mod index;
 mod keys;
 mod limiter;
+mod macs;
 mod message;
 mod peer;
 mod queue;
 mod sink;
+mod timestamp;
 
-pub use engine::{Boringtun, Engine, EngineConfig, EngineError, OpenJob, SealOutcome};
+pub use engine::{Engine, EngineConfig, EngineError, Noise, OpenJob, SealOutcome};
 pub use index::{IndexTable, IndexesExhausted, PeerIndex};
 pub use keys::{PrivateKey, PublicKey};
 pub use limiter::{CookieReply, HANDSHAKES_PER_SECOND, HandshakeLimiter, LimitError};
@@ -45,3 +47,4 @@ pub use peer::{
 };
 pub use queue::{Datagram, DatagramKind};
 pub use sink::{SealSink, Sealed};
+pub use timestamp::{Timestamp, WallClock};

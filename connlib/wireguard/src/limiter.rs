@@ -5,13 +5,14 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use boringtun::noise::TunnResult;
-use boringtun::noise::rate_limiter::RateLimiter;
+use blake2::Blake2s256;
+use hmac::{Mac, SimpleHmac};
+use zeroize::Zeroizing;
 
-use crate::message::COOKIE_REPLY_LEN;
+use crate::macs::{Cookie, MacKeys, mac1_of};
+use crate::message::{COOKIE_REPLY_LEN, Inbound, NONCE_LEN, classify, sender_index};
 use crate::{PrivateKey, Role};
 
 /// Handshake messages per second that are let through on their MAC1 alone. About 3 % of one core.
@@ -19,20 +20,31 @@ pub const HANDSHAKES_PER_SECOND: u32 = 100;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// Cookies are made from a secret that changes this often (whitepaper §5.4.7).
+const COOKIE_SECRET_LIFETIME: Duration = Duration::from_secs(120);
+
 /// Gate that every received handshake message passes before anything expensive is done with it. One per node key.
 pub struct HandshakeLimiter {
-    /// Checks MAC1 only; also handed to every engine, whose own count must never strike.
-    open: Arc<RateLimiter>,
-    /// Demands MAC2 of everything.
-    shut: RateLimiter,
+    keys: MacKeys,
     role: Role,
     window: Window,
+    secrets: CookieSecrets,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Window {
     since: Option<Instant>,
     count: u32,
+}
+
+/// What cookies are made from. All secrets follow from the node's static key, so that no randomness is needed and nobody else
+/// can tell them.
+struct CookieSecrets {
+    root: Zeroizing<[u8; 32]>,
+    current: Zeroizing<[u8; 32]>,
+    since: Option<Instant>,
+    generation: u64,
+    replies: u64,
 }
 
 /// The cookie reply to send back to where the refused message came from.
@@ -59,26 +71,26 @@ pub enum LimitError {
 impl HandshakeLimiter {
     /// A limiter for one key pair; make a new one whenever the key changes. Only a responder counts.
     pub fn new(private: &PrivateKey, role: Role) -> Self {
-        let public = private.x25519_public();
-
         Self {
-            open: Arc::new(RateLimiter::new(public, u64::MAX)),
-            shut: RateLimiter::new(public, 0),
+            keys: MacKeys::of(&private.public()),
             role,
             window: Window {
                 since: None,
                 count: 0,
             },
+            secrets: CookieSecrets::new(private),
         }
     }
 
     /// Checks a handshake initiation or response that arrived from `from` (behind a relay: the peer's address, not the relay's).
     pub fn check(&mut self, datagram: &[u8], from: IpAddr, now: Instant) -> Result<(), LimitError> {
-        let mut cookie = [0; COOKIE_REPLY_LEN];
-
-        self.open
-            .verify_packet(Some(from), datagram, &mut cookie)
-            .map_err(|_| LimitError::Invalid)?;
+        let is_handshake = matches!(
+            classify(datagram),
+            Ok(Inbound::Init | Inbound::Response { .. })
+        );
+        if !is_handshake || !self.keys.has_mac1(datagram) {
+            return Err(LimitError::Invalid);
+        }
 
         match self.role {
             Role::Initiator => return Ok(()),
@@ -86,16 +98,75 @@ impl HandshakeLimiter {
             Role::Responder => {}
         }
 
-        match self.shut.verify_packet(Some(from), datagram, &mut cookie) {
-            Ok(_) => Ok(()),
-            Err(TunnResult::WriteToNetwork(_)) => Err(LimitError::UnderLoad(CookieReply(cookie))),
-            Err(_) => Err(LimitError::Invalid),
+        let cookie = self.secrets.cookie(from, now);
+        if cookie.proves(datagram) {
+            return Ok(());
+        }
+        let (Some(receiver), Some(mac1)) = (sender_index(datagram), mac1_of(datagram)) else {
+            return Err(LimitError::Invalid);
+        };
+        let nonce = self.secrets.nonce(mac1, &cookie);
+
+        Err(LimitError::UnderLoad(CookieReply(
+            self.keys.cookie_reply(receiver, mac1, &cookie, nonce),
+        )))
+    }
+}
+
+impl CookieSecrets {
+    fn new(private: &PrivateKey) -> Self {
+        let root = derive(private.secret().as_bytes(), &[b"cookie secrets"]);
+
+        Self {
+            current: derive(&root, &[b"secret", &0u64.to_le_bytes()]),
+            root,
+            since: None,
+            generation: 0,
+            replies: 0,
         }
     }
 
-    pub(crate) fn engine_limiter(&self) -> Arc<RateLimiter> {
-        Arc::clone(&self.open)
+    /// The cookie of an address at `now`. Like the window, a secret's life begins with its first use: no timer.
+    fn cookie(&mut self, from: IpAddr, now: Instant) -> Cookie {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= COOKIE_SECRET_LIFETIME {
+            self.since = Some(now);
+            self.generation += 1;
+            self.current = derive(&self.root, &[b"secret", &self.generation.to_le_bytes()]);
+        }
+
+        match from {
+            IpAddr::V4(address) => Cookie::of(&self.current, &address.octets()),
+            IpAddr::V6(address) => Cookie::of(&self.current, &address.octets()),
+        }
     }
+
+    /// A nonce for this reply only. Other limiters of the same key count on their own, so the content is part of it.
+    fn nonce(&mut self, mac1: &[u8], cookie: &Cookie) -> [u8; NONCE_LEN] {
+        self.replies += 1;
+        let hash = derive(
+            &self.root,
+            &[
+                b"nonce",
+                &self.replies.to_le_bytes(),
+                mac1,
+                cookie.as_bytes(),
+            ],
+        );
+
+        std::array::from_fn(|i| hash[i])
+    }
+}
+
+/// A pseudorandom function of the key.
+fn derive(key: &[u8; 32], parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut hmac =
+        <SimpleHmac<Blake2s256> as Mac>::new_from_slice(key).expect("a key of any length");
+    for part in parts {
+        hmac.update(part);
+    }
+
+    Zeroizing::new(hmac.finalize().into_bytes().into())
 }
 
 impl Window {

@@ -1,7 +1,6 @@
 //! The outside of WireGuard messages: types, lengths, indices (whitepaper §5.4).
 
-use boringtun::noise::{Packet, Tunn, handshake::parse_handshake_anon};
-
+use crate::engine::claimed_sender;
 use crate::{PeerIndex, PrivateKey, PublicKey};
 
 /// Length of a handshake initiation (type 1).
@@ -11,11 +10,22 @@ pub const RESPONSE_LEN: usize = 92;
 /// Length of a cookie reply (type 3).
 pub const COOKIE_REPLY_LEN: usize = 64;
 /// What a data message (type 4) adds to its packet: 16 bytes of header, 16 of tag.
-pub const DATA_OVERHEAD: usize = 32;
+pub const DATA_OVERHEAD: usize = DATA_HEADER_LEN + 16;
 /// Length of a data message without content.
 pub const KEEPALIVE_LEN: usize = DATA_OVERHEAD;
 /// Largest datagram: the largest IP packet of the tunnel, sealed. Longer ones are dropped unread.
 pub const MAX_DATAGRAM: usize = ip_packet::MAX_IP_SIZE + DATA_OVERHEAD;
+
+/// Type, receiver index and counter of a data message.
+pub(crate) const DATA_HEADER_LEN: usize = 16;
+/// A handshake timestamp.
+pub(crate) const TIMESTAMP_LEN: usize = 12;
+/// MAC1, MAC2, and a cookie.
+pub(crate) const MAC_LEN: usize = 16;
+/// MAC1 and MAC2, at the end of initiations and responses.
+pub(crate) const MACS_LEN: usize = 2 * MAC_LEN;
+/// The nonce of a cookie reply.
+pub(crate) const NONCE_LEN: usize = 24;
 
 /// Reject-After-Messages: counters from here on are neither sent nor accepted (whitepaper §6.1). Also keeps the engine's
 /// replay window away from the end of its counter's range.
@@ -97,18 +107,23 @@ pub enum ParseInitError {
 ///
 /// [`HandshakeLimiter`]: crate::HandshakeLimiter
 pub fn parse_init(private: &PrivateKey, datagram: &[u8]) -> Result<PublicKey, ParseInitError> {
-    let Ok(Packet::HandshakeInit(init)) = Tunn::parse_incoming_packet(datagram) else {
-        return Err(ParseInitError::NotAnInit);
+    let init = match classify(datagram) {
+        Ok(Inbound::Init) => datagram.first_chunk().ok_or(ParseInitError::NotAnInit)?,
+        Ok(_) | Err(Malformed) => return Err(ParseInitError::NotAnInit),
     };
 
-    parse_handshake_anon(private.secret(), private.x25519_public(), &init)
-        .map(|half| PublicKey(half.peer_static_public))
-        .map_err(|_| ParseInitError::Undecryptable)
+    claimed_sender(private, init).map_err(|_| ParseInitError::Undecryptable)
 }
 
 /// The sender's index in an initiation or a response.
 pub(crate) fn sender_index(handshake: &[u8]) -> Option<u32> {
     read_u32(handshake, 4)
+}
+
+/// The receiver's index in a cookie reply or a data message.
+#[inline]
+pub(crate) fn receiver_index(message: &[u8]) -> Option<u32> {
+    read_u32(message, 4)
 }
 
 /// The counter of a data message.

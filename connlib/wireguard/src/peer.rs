@@ -18,9 +18,9 @@ use ip_packet::PacketBatch;
 use self::common::Common;
 use self::initiator::Initiator;
 use self::responder::Responder;
-use crate::engine::{Boringtun, Engine, EngineConfig};
+use crate::engine::{Engine, EngineConfig, Noise};
 use crate::message::{Inbound, Malformed, classify};
-use crate::{Datagram, HandshakeLimiter, PeerIndex, PrivateKey, PublicKey, SealSink, Sealed};
+use crate::{Datagram, PeerIndex, PrivateKey, PublicKey, SealSink, Sealed, WallClock};
 
 pub use self::common::{Event, FailReason, OpenError, Opened, Stats};
 pub use self::responder::SpareOutcome;
@@ -48,8 +48,8 @@ pub struct PeerConfig<'a> {
     pub psk: [u8; 32],
     /// Drawn from the node's [`IndexTable`](crate::IndexTable), to be released when the peer is dropped.
     pub indices: [PeerIndex; 2],
-    /// The node's limiter, made for the same private key.
-    pub limiter: &'a HandshakeLimiter,
+    /// Handshake timestamps follow it; from [`WallClock::next`].
+    pub clock: WallClock,
     /// Seed of the timers' jitter.
     pub seed: [u8; 32],
 }
@@ -59,7 +59,7 @@ pub struct PeerConfig<'a> {
 /// `now` never decreases; a smaller value counts as the largest seen so far. After each input the caller drains
 /// [`poll_transmit`](Peer::poll_transmit) into the same outgoing queue that [`seal`](Peer::seal) writes to, before the next
 /// input: then datagrams leave in the order in which their packets came.
-pub struct Peer<E: Engine = Boringtun> {
+pub struct Peer<E: Engine = Noise> {
     indices: [PeerIndex; 2],
     common: Common,
     machine: Machine<E>,
@@ -83,16 +83,16 @@ impl<E: Engine> Peer<E> {
             remote,
             psk,
             indices,
-            limiter,
+            clock,
             seed,
         } = config;
-        let engine = EngineConfig::new(private.clone(), remote, limiter);
+        let engine = EngineConfig::new(private.clone(), remote);
 
         Self {
             indices,
             common: Common::new(seed, now),
             machine: match role {
-                Role::Initiator => Machine::Initiator(Initiator::new(engine, psk, indices)),
+                Role::Initiator => Machine::Initiator(Initiator::new(engine, psk, indices, clock)),
                 Role::Responder => Machine::Responder(Responder::new(engine, psk, indices)),
             },
         }
@@ -131,7 +131,8 @@ impl<E: Engine> Peer<E> {
     }
 
     /// Takes one WireGuard datagram that was found to be for this peer: by index, or for an initiation by
-    /// [`parse_init`](crate::parse_init). Handshake messages have passed [`HandshakeLimiter::check`].
+    /// [`parse_init`](crate::parse_init). Handshake messages have passed
+    /// [`HandshakeLimiter::check`](crate::HandshakeLimiter::check).
     ///
     /// `out` takes the packet of a data message and holds at least the datagram's length less 16 bytes.
     #[inline]

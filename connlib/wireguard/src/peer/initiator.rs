@@ -2,9 +2,8 @@
 //!
 //! Two engines that live as long as the peer take turns: a handshake runs on the one that does not carry the current session.
 //! Each holds at most one session that this machine still uses, and a message is opened only if it names exactly that one.
-//! So a late packet of the old session cannot make an engine seal under it again (snownet §4.6, trap 1). Both engines are made
-//! together, which anchors their handshake timestamps at the same reading of the wall clock: a clock that is set back later
-//! does not make the other side refuse a renewal.
+//! So a late packet of the old session cannot make an engine seal under it again (snownet §4.6, trap 1). Both take their
+//! handshake timestamps from one source, so that the other side sees them increase.
 
 use std::time::Instant;
 
@@ -22,7 +21,8 @@ use super::train::{OpenSink, OpenedTrain, open_run};
 use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::message::sender_index;
 use crate::queue::{Nothing, PendingPackets};
-use crate::{DatagramKind, PeerIndex, SealSink, Sealed};
+use crate::timestamp::Timestamps;
+use crate::{DatagramKind, PeerIndex, SealSink, Sealed, WallClock};
 
 /// Which of the two engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,7 @@ enum Slot {
 pub(super) struct Initiator<E> {
     config: EngineConfig,
     psk: [u8; 32],
+    timestamps: Timestamps,
     a: Half<E>,
     b: Half<E>,
     /// The engine of the newest session; the other one only opens what is still on its way.
@@ -71,7 +72,12 @@ struct Handshake {
 }
 
 impl<E: Engine> Initiator<E> {
-    pub(super) fn new(config: EngineConfig, psk: [u8; 32], [a, b]: [PeerIndex; 2]) -> Self {
+    pub(super) fn new(
+        config: EngineConfig,
+        psk: [u8; 32],
+        [a, b]: [PeerIndex; 2],
+        clock: WallClock,
+    ) -> Self {
         let half = |index| Half {
             index,
             engine: E::new(&config, psk, index),
@@ -83,6 +89,7 @@ impl<E: Engine> Initiator<E> {
             b: half(b),
             config,
             psk,
+            timestamps: Timestamps::new(clock),
             // The first handshake runs on the other one.
             current: Slot::B,
             handshake: None,
@@ -131,7 +138,7 @@ impl<E: Engine> Initiator<E> {
             return self.wait(common, batch, now);
         };
 
-        let outcome = half.engine.seal(session.peer_index, batch, sink);
+        let outcome = half.engine.seal(session.local_index, batch, sink);
         session.sent += outcome.sent as u64;
         let rekey = session.age(now) >= REKEY_AFTER_TIME || session.wants_rekey_by_count();
 
@@ -201,14 +208,12 @@ impl<E: Engine> Initiator<E> {
         if !handshake.answerable.contains(&Some(receiver)) {
             return Err(OpenError::UnknownIndex);
         }
-        let peer_index = sender_index(datagram).ok_or(OpenError::Malformed)?;
         let slot = handshake.slot;
 
         match self.half_mut(slot).engine.accept_response(datagram) {
             Ok(keepalive) => {
                 let session = Session {
                     local_index: receiver,
-                    peer_index,
                     established_at: now,
                     sent: 1,
                 };
@@ -365,7 +370,7 @@ impl<E: Engine> Initiator<E> {
             Slot::A => &mut self.a,
             Slot::B => &mut self.b,
         };
-        let init = half.engine.init();
+        let init = half.engine.init(self.timestamps.next(now));
 
         handshake.answerable = [sender_index(&init), handshake.answerable[0]];
         handshake.retry_at = now + REKEY_TIMEOUT + common.jitter();
@@ -383,7 +388,10 @@ impl<E: Engine> Initiator<E> {
         keepalive: &[u8],
         now: Instant,
     ) {
-        self.half_mut(slot).session = Some(session);
+        let half = self.half_mut(slot);
+        if let Some(old) = half.session.replace(session) {
+            half.engine.forget(old.local_index);
+        }
         self.current = slot;
         self.handshake = None;
         self.unanswered_until = None;
@@ -412,7 +420,7 @@ impl<E: Engine> Initiator<E> {
         let mut sink = common.outbox.sink(DatagramKind::Data);
         let outcome = half
             .engine
-            .seal(session.peer_index, &mut self.pending, &mut sink);
+            .seal(session.local_index, &mut self.pending, &mut sink);
 
         session.sent += outcome.sent as u64;
         self.data_sent(common, outcome.sent, outcome.bytes, now);
@@ -500,7 +508,7 @@ impl<E: Engine> Initiator<E> {
         let mut sink = common.outbox.sink(DatagramKind::Keepalive);
         let outcome = half
             .engine
-            .seal(session.peer_index, &mut Nothing::once(), &mut sink);
+            .seal(session.local_index, &mut Nothing::once(), &mut sink);
         session.sent += outcome.sent as u64;
         common.stats.keepalives_sent += outcome.sent as u64;
     }

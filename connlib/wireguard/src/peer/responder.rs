@@ -1,8 +1,8 @@
 //! The responding role: answers initiations, never emits one (snownet §4.4, W2).
 //!
-//! One engine lives as long as the peer, because it remembers the last handshake timestamp. Its own idea of the current session
-//! is "the one that opened data last"; a table of its eight session slots mirrors that, and knows ages and confirmation, which
-//! the engine does not. Nothing is sealed unless the mirrored current session is confirmed and valid (trap 1, trap 2).
+//! One engine lives as long as the peer, because it remembers the last handshake timestamp. A table mirrors its eight session
+//! slots and knows ages and confirmation, which the engine does not. The session that opened data last is the one to seal under,
+//! if it is confirmed and valid (snownet §4.6, trap 1, trap 2).
 //!
 //! A second engine exists only while the other side may hold another preshared key (snownet §3.3).
 
@@ -50,7 +50,7 @@ struct Answering<E> {
     psk: [u8; 32],
     engine: E,
     slots: [Option<Mirror>; SLOTS],
-    /// Slot that opened data last: the engine seals under it.
+    /// Slot that opened data last: packets are sealed under it.
     current: usize,
 }
 
@@ -118,7 +118,7 @@ impl<E: Engine> Responder<E> {
             return self.hold_or_drop(common, batch, now);
         };
 
-        let outcome = main.engine.seal(mirror.session.peer_index, batch, sink);
+        let outcome = main.engine.seal(mirror.session.local_index, batch, sink);
         mirror.session.sent += outcome.sent as u64;
         common.stats.dropped_oversize += outcome.dropped as u64;
         if outcome.sent > 0 {
@@ -188,7 +188,6 @@ impl<E: Engine> Responder<E> {
         datagram: &[u8],
         now: Instant,
     ) -> Result<(), OpenError> {
-        let peer_index = sender_index(datagram).ok_or(OpenError::Malformed)?;
         let answering = match (&mut self.spare, self.last_answered) {
             (Some(spare), Some(last)) if self.main.is_unconfirmed(last) => spare,
             _ => &mut self.main,
@@ -199,7 +198,6 @@ impl<E: Engine> Responder<E> {
         answering.slots[local_index as usize % SLOTS] = Some(Mirror {
             session: Session {
                 local_index,
-                peer_index,
                 established_at: now,
                 sent: 0,
             },
@@ -314,7 +312,7 @@ impl<E: Engine> Responder<E> {
         let mut sink = common.outbox.sink(DatagramKind::Data);
         let outcome = main
             .engine
-            .seal(mirror.session.peer_index, &mut self.held, &mut sink);
+            .seal(mirror.session.local_index, &mut self.held, &mut sink);
 
         mirror.session.sent += outcome.sent as u64;
         data_sent(common, outcome.sent, outcome.bytes);
@@ -335,7 +333,7 @@ impl<E: Engine> Responder<E> {
         let mut sink = common.outbox.sink(DatagramKind::Keepalive);
         let outcome = main
             .engine
-            .seal(mirror.session.peer_index, &mut Nothing::once(), &mut sink);
+            .seal(mirror.session.local_index, &mut Nothing::once(), &mut sink);
         mirror.session.sent += outcome.sent as u64;
         common.stats.keepalives_sent += outcome.sent as u64;
     }
@@ -393,16 +391,12 @@ impl<E: Engine> Answering<E> {
             .map(|mirror| mirror.session.expires_at())
     }
 
-    /// Forgets expired sessions. The engine can only erase all at once, so it does when the last one is gone.
+    /// Erases expired sessions.
     fn expire(&mut self, now: Instant) {
-        let before = self.slots.iter().flatten().count();
         for slot in &mut self.slots {
-            slot.take_if(|mirror| mirror.session.is_expired(now));
-        }
-        let after = self.slots.iter().flatten().count();
-
-        if before > 0 && after == 0 {
-            self.engine.clear();
+            if let Some(mirror) = slot.take_if(|mirror| mirror.session.is_expired(now)) {
+                self.engine.forget(mirror.session.local_index);
+            }
         }
     }
 

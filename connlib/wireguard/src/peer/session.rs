@@ -8,10 +8,8 @@ use crate::message::REJECT_AFTER_MESSAGES;
 /// One session of an engine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Session {
-    /// Receiver index of what we get.
+    /// Receiver index of what we get; names the session to its engine.
     pub(super) local_index: u32,
-    /// Receiver index of what we send.
-    pub(super) peer_index: u32,
     /// At the initiator when the response arrived, at the responder when the initiation did.
     pub(super) established_at: Instant,
     /// Messages sealed, keepalives included.
@@ -57,7 +55,6 @@ mod tests {
     fn session(sent: u64) -> Session {
         Session {
             local_index: 1,
-            peer_index: 2,
             established_at: Instant::now(),
             sent,
         }

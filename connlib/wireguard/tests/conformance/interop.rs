@@ -6,12 +6,10 @@ use std::time::{Duration, Instant};
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
-use connlib_wireguard::{
-    Event, HandshakeLimiter, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role,
-};
+use connlib_wireguard::{Event, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role, WallClock};
 use ip_packet::Single;
 
-use crate::world::{CLIENT_IP, INIT, Raw, VecSink, packet, secs};
+use crate::world::{CLIENT_IP, INIT, Raw, UNIX, VecSink, packet, secs};
 
 const OURS: [u8; 32] = [1; 32];
 const THEIRS: [u8; 32] = [2; 32];
@@ -36,7 +34,6 @@ impl Link {
         let now = Instant::now();
         let private = PrivateKey::from_seed(OURS);
         let remote = PrivateKey::from_seed(THEIRS).public();
-        let limiter = HandshakeLimiter::new(&private, role);
         let indices = IndexTable::new([4; 32]).allocate().unwrap();
         let config = PeerConfig {
             role,
@@ -44,7 +41,7 @@ impl Link {
             remote,
             psk: PSK,
             indices,
-            limiter: &limiter,
+            clock: WallClock::new(now, UNIX),
             seed: [5; 32],
         };
         let mut peer = Peer::new(config, now);

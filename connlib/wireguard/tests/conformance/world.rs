@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use connlib_wireguard::{
     Event, HandshakeLimiter, Inbound, IndexTable, LimitError, MAX_DATAGRAM, OpenError, Opened,
-    Peer, PeerConfig, PrivateKey, PublicKey, Role, SealSink, Sealed, SpareOutcome, classify,
-    parse_init,
+    Peer, PeerConfig, PrivateKey, PublicKey, Role, SealSink, Sealed, SpareOutcome, WallClock,
+    classify, parse_init,
 };
 use ip_packet::{IpPacket, PacketBatch, Single};
 use rand::{Rng, SeedableRng};
@@ -15,6 +15,9 @@ use rand_chacha::ChaCha20Rng;
 
 pub const CLIENT_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 pub const GATEWAY_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+
+/// What the wall clock shows at the start of every test.
+pub const UNIX: Duration = Duration::from_secs(1_700_000_000);
 
 pub const INIT: u8 = 1;
 pub const RESPONSE: u8 = 2;
@@ -76,6 +79,7 @@ pub struct End {
     pub remote: PublicKey,
     pub limiter: HandshakeLimiter,
     pub indices: IndexTable,
+    clock: WallClock,
     pub events: Vec<(Duration, Event)>,
     pub inbox: Vec<(Duration, u32)>,
     pub errors: Vec<(Duration, OpenError)>,
@@ -394,6 +398,7 @@ impl End {
     ) -> Self {
         let limiter = HandshakeLimiter::new(&private, role);
         let mut indices = IndexTable::new([seed; 32]);
+        let mut clock = WallClock::new(now, UNIX);
         let peer = Peer::new(
             PeerConfig {
                 role,
@@ -401,7 +406,7 @@ impl End {
                 remote,
                 psk,
                 indices: indices.allocate().unwrap(),
-                limiter: &limiter,
+                clock: clock.next(),
                 seed: [seed; 32],
             },
             now,
@@ -413,6 +418,7 @@ impl End {
             remote,
             limiter,
             indices,
+            clock,
             events: Vec::new(),
             inbox: Vec::new(),
             errors: Vec::new(),
@@ -433,7 +439,7 @@ impl End {
                 remote: self.remote,
                 psk,
                 indices: self.indices.allocate().unwrap(),
-                limiter: &self.limiter,
+                clock: self.clock.next(),
                 seed: [self.seed; 32],
             },
             now,

@@ -1,11 +1,10 @@
 //! One WireGuard peer: the engine with its timers, without routing and paths.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use connlib_wireguard::{
-    DATA_OVERHEAD, HandshakeLimiter, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role,
-    SealSink,
+    DATA_OVERHEAD, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role, SealSink, WallClock,
 };
 use ip_packet::PacketBatch;
 
@@ -60,14 +59,13 @@ impl Pair {
         let keys = [[1; 32], [2; 32]].map(PrivateKey::from_seed);
         let mut indices = IndexTable::new([3; 32]);
         let mut make = |role, own: usize| {
-            let limiter = HandshakeLimiter::new(&keys[own], role);
             let config = PeerConfig {
                 role,
                 private: &keys[own],
                 remote: keys[1 - own].public(),
                 psk: [4; 32],
                 indices: indices.allocate().expect("the table is empty"),
-                limiter: &limiter,
+                clock: WallClock::new(now, Duration::ZERO),
                 seed: [5; 32],
             };
             let mut peer = Peer::new(config, now);
