@@ -155,7 +155,7 @@ where
             remote: remote_ice,
             relay,
             private: &self.private,
-            clock: self.clock.next(),
+            clock: self.clock.next_connection(),
             indices,
             seed: self.rng.random(),
             tie_breaker: self.rng.random(),

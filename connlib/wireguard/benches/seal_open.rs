@@ -1,6 +1,6 @@
-//! Sealing and opening 1280-byte packets through a peer, against the bare engine in the same run.
+//! Sealing and opening 1280-byte packets through a peer, beside the bare cipher and `boringtun` in the same run.
 //!
-//! `peer/*` minus `boringtun/*` is what this crate adds per packet.
+//! `peer` minus `cipher` is what engine and state machine add per packet.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use boringtun::noise::{Tunn, TunnResult};
 use boringtun::x25519;
+use connlib_aead::{Key, TAG_LEN};
 use connlib_wireguard::{
     DATA_OVERHEAD, IndexTable, Opened, Peer, PeerConfig, PrivateKey, Role, SealSink, WallClock,
 };
@@ -134,6 +135,20 @@ fn seal(c: &mut Criterion) {
     let mut group = c.benchmark_group("seal_49x1280");
     group.throughput(Throughput::Elements(BATCH as u64));
 
+    group.bench_function("cipher", |bencher| {
+        let key = Key::new(&[6; 32]);
+        let mut counter = 0;
+        bencher.iter(|| {
+            for slot in buffer
+                .bytes
+                .chunks_exact_mut(SIZE + DATA_OVERHEAD)
+                .take(BATCH)
+            {
+                counter += 1;
+                key.seal(counter, black_box(packet.as_slice()), &mut slot[16..]);
+            }
+        });
+    });
     group.bench_function("boringtun", |bencher| {
         bencher.iter(|| {
             for i in 0..BATCH {
@@ -164,6 +179,18 @@ fn open(c: &mut Criterion) {
     let mut group = c.benchmark_group("open_49x1280");
     group.throughput(Throughput::Elements(BATCH as u64));
 
+    group.bench_function("cipher", |bencher| {
+        let key = Key::new(&[6; 32]);
+        let mut sealed = vec![0; BATCH * (SIZE + TAG_LEN)];
+        for (counter, slot) in (0..).zip(sealed.chunks_exact_mut(SIZE + TAG_LEN)) {
+            key.seal(counter, packet.as_slice(), slot);
+        }
+        bencher.iter(|| {
+            for (counter, slot) in (0..).zip(sealed.chunks_exact(SIZE + TAG_LEN)) {
+                assert_eq!(key.open(counter, black_box(slot), &mut out), Ok(SIZE));
+            }
+        });
+    });
     group.bench_function("boringtun", |bencher| {
         bencher.iter_batched_ref(
             || {

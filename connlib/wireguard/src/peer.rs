@@ -48,7 +48,7 @@ pub struct PeerConfig<'a> {
     pub psk: [u8; 32],
     /// Drawn from the node's [`IndexTable`](crate::IndexTable), to be released when the peer is dropped.
     pub indices: [PeerIndex; 2],
-    /// Handshake timestamps follow it; from [`WallClock::next`].
+    /// Handshake timestamps follow it; from [`WallClock::next_connection`].
     pub clock: WallClock,
     /// Seed of the timers' jitter.
     pub seed: [u8; 32],

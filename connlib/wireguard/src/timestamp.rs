@@ -28,7 +28,7 @@ impl WallClock {
     /// The clock of the next connection: each is a little ahead of those before. A connection to the same peer that is made
     /// anew with the same key continues where the last one was, even within one instant.
     #[must_use]
-    pub fn next(&mut self) -> Self {
+    pub fn next_connection(&mut self) -> Self {
         self.unix += CONNECTION_STEP;
         *self
     }
@@ -134,13 +134,13 @@ mod tests {
     fn connections_made_at_one_instant_follow_each_other() {
         let start = Instant::now();
         let mut clock = WallClock::new(start, Duration::ZERO);
-        let mut first = Timestamps::new(clock.next());
+        let mut first = Timestamps::new(clock.next_connection());
         let mut last = first.next(start);
         for _ in 0..100 {
             last = last.max(first.next(start));
         }
 
-        assert!(Timestamps::new(clock.next()).next(start) > last);
+        assert!(Timestamps::new(clock.next_connection()).next(start) > last);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Against a plain `boringtun` tunnel that runs its own timers (snownet 58, testing LI-7), as far as its real clock allows.
 
+mod messages;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

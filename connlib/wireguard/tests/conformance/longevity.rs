@@ -94,7 +94,7 @@ impl Pair {
                 remote: keys[other].public(),
                 psk: [7; 32],
                 indices: indices.allocate().unwrap(),
-                clock: clock.next(),
+                clock: clock.next_connection(),
                 seed: [seed.wrapping_add(own as u8); 32],
             };
             let mut peer = Peer::new(config, now);
@@ -203,6 +203,26 @@ fn snownet_56_rekeys_do_not_depend_on_the_wall_clock() {
         3,
         "two engines at the client, one at the gateway"
     );
+}
+
+/// A session is erased when it expires or is replaced, not when the next one happens to need its place.
+#[test]
+fn at_most_two_sessions_live_at_the_gateway_and_one_per_engine_at_the_client() {
+    let start = Instant::now();
+    let [client, gateway] = &keys(5);
+    let mut clock = WallClock::new(start, UNIX);
+    let mut gate = HandshakeLimiter::new(gateway, Role::Responder);
+    let mut indices = IndexTable::new([5; 32]);
+    let mut pair = Pair::new(5, [client, gateway], &mut clock, &mut indices, start);
+    pair.settle(&mut gate, start);
+    while pair.client.stats().handshakes < 20 {
+        let now = pair.deadline().unwrap();
+        pair.step(&mut gate, now);
+    }
+
+    let made = 2 * 20;
+    let left = made - FORGOTTEN.get() - CLEARED.get();
+    assert!(left <= 4, "{left} sessions are left");
 }
 
 #[test]

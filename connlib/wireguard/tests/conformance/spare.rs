@@ -1,5 +1,7 @@
 //! Preshared keys that differ (snownet §3.3; snownet 32, 33).
 
+use std::time::Duration;
+
 use connlib_wireguard::SpareOutcome;
 
 use crate::world::{Side, World, millis, secs};
@@ -22,6 +24,21 @@ fn snownet_33_client_lost_its_state() {
         (world.gateway.ids(), world.client.ids()),
         (vec![1], vec![2])
     );
+}
+
+/// The gateway remembers the timestamp of the last initiation: that of a connection made anew must be later, even if no time
+/// has passed.
+#[test]
+fn snownet_33_made_anew_within_one_instant() {
+    let (mut world, _) = World::connected(33, Duration::ZERO);
+    for id in 1..10 {
+        world.recreate_client(OLD);
+        world.send(Side::Client, id);
+        world.run_for(Duration::ZERO);
+        assert_eq!(world.gateway.ids().last(), Some(&id));
+    }
+    assert!(world.gateway.errors.is_empty());
+    assert_eq!(world.elapsed(), Duration::ZERO);
 }
 
 #[test]

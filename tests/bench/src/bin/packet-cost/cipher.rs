@@ -1,29 +1,23 @@
-//! The bare cipher with the one copy that nobody can do without. It is the ground that the other cases stand on.
+//! The bare cipher from buffer to buffer. It is the ground that the other cases stand on.
 
 use std::hint::black_box;
 
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use connlib_aead::{Key, TAG_LEN};
 
 use crate::{
     case::{BATCH, Round},
     packets::PACKET,
 };
 
-const TAG: usize = 16;
+const SEALED: usize = PACKET + TAG_LEN;
 
-fn key() -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &[5; 32]).expect("32 bytes"))
-}
-
-fn nonce(counter: usize) -> Nonce {
-    let mut bytes = [0; 12];
-    bytes[4..].copy_from_slice(&(counter as u64).to_le_bytes());
-    Nonce::assume_unique_for_key(bytes)
+fn key() -> Key {
+    Key::new(&[5; 32])
 }
 
 /// Plaintext to slots of one send buffer.
 pub(crate) struct CipherSeal {
-    key: LessSafeKey,
+    key: Key,
     packet: Vec<u8>,
     out: Vec<u8>,
 }
@@ -33,7 +27,7 @@ impl CipherSeal {
         Self {
             key: key(),
             packet: vec![7; PACKET],
-            out: vec![0; BATCH * (PACKET + TAG)],
+            out: vec![0; BATCH * SEALED],
         }
     }
 }
@@ -42,13 +36,8 @@ impl Round for CipherSeal {
     fn prepare(&mut self) {}
 
     fn work(&mut self) {
-        for (number, slot) in self.out.chunks_exact_mut(PACKET + TAG).enumerate() {
-            let (body, tag) = slot.split_at_mut(PACKET);
-            body.copy_from_slice(&self.packet);
-            let made = self
-                .key
-                .seal_in_place_separate_tag(nonce(number), Aad::empty(), body);
-            tag.copy_from_slice(made.expect("fits the cipher").as_ref());
+        for (counter, slot) in (0..).zip(self.out.chunks_exact_mut(SEALED)) {
+            self.key.seal(counter, &self.packet, slot);
         }
         black_box(&self.out);
     }
@@ -56,7 +45,7 @@ impl Round for CipherSeal {
 
 /// Ciphertext from slots of one receive buffer to slots of another one.
 pub(crate) struct CipherOpen {
-    key: LessSafeKey,
+    key: Key,
     sealed: Vec<u8>,
     out: Vec<u8>,
 }
@@ -68,7 +57,7 @@ impl CipherOpen {
         Self {
             key: key(),
             sealed: seal.out,
-            out: vec![0; BATCH * (PACKET + TAG)],
+            out: vec![0; BATCH * PACKET],
         }
     }
 }
@@ -77,11 +66,10 @@ impl Round for CipherOpen {
     fn prepare(&mut self) {}
 
     fn work(&mut self) {
-        let sealed = self.sealed.chunks_exact(PACKET + TAG);
-        let slots = self.out.chunks_exact_mut(PACKET + TAG);
-        for (number, (sealed, slot)) in sealed.zip(slots).enumerate() {
-            slot.copy_from_slice(sealed);
-            let opened = self.key.open_in_place(nonce(number), Aad::empty(), slot);
+        let sealed = self.sealed.chunks_exact(SEALED);
+        let slots = self.out.chunks_exact_mut(PACKET);
+        for (counter, (sealed, slot)) in (0..).zip(sealed.zip(slots)) {
+            let opened = self.key.open(counter, sealed, slot);
             black_box(opened.expect("authentic"));
         }
     }
