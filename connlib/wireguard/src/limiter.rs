@@ -200,6 +200,7 @@ impl fmt::Debug for HandshakeLimiter {
 #[allow(clippy::disallowed_methods, reason = "a test may start at any instant")]
 mod tests {
     use super::*;
+    use crate::message::INIT_LEN;
 
     #[test]
     fn window_is_opened_by_use() {
@@ -214,5 +215,92 @@ mod tests {
 
         assert!(!window.admits(start + Duration::from_millis(999)));
         assert!(window.admits(start + WINDOW));
+    }
+
+    const FROM: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    /// A limiter that is over its limit, and a message that it would let through otherwise.
+    fn loaded(now: Instant) -> (HandshakeLimiter, [u8; INIT_LEN]) {
+        let mut limiter = HandshakeLimiter::new(&PrivateKey::from_seed([1; 32]), Role::Responder);
+        let mut init = [0; INIT_LEN];
+        init[0] = 1;
+        limiter.keys.sign(&mut init, None);
+        for _ in 0..HANDSHAKES_PER_SECOND {
+            assert_eq!(limiter.check(&init, FROM, now), Ok(()));
+        }
+
+        (limiter, init)
+    }
+
+    fn cookie(limiter: &mut HandshakeLimiter, init: &[u8], from: IpAddr, now: Instant) -> Cookie {
+        match limiter.check(init, from, now) {
+            Err(LimitError::UnderLoad(CookieReply(reply))) => limiter
+                .keys
+                .open_cookie_reply(&reply, mac1_of(init).unwrap())
+                .unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Keeps the limiter over its limit at a later time.
+    fn load(limiter: &mut HandshakeLimiter, init: &[u8], now: Instant) {
+        while limiter.check(init, FROM, now) == Ok(()) {}
+    }
+
+    #[test]
+    fn snownet_55_a_cookie_is_good_for_120_s_of_virtual_time() {
+        let start = Instant::now();
+        let (mut limiter, mut init) = loaded(start);
+        let first = cookie(&mut limiter, &init, FROM, start);
+        limiter.keys.sign(&mut init, Some(&first));
+        let mut unproven = init;
+        limiter.keys.sign(&mut unproven, None);
+
+        let last = start + COOKIE_SECRET_LIFETIME - Duration::from_nanos(1);
+        load(&mut limiter, &unproven, last);
+        assert_eq!(limiter.check(&init, FROM, last), Ok(()));
+
+        let over = start + COOKIE_SECRET_LIFETIME;
+        load(&mut limiter, &unproven, over);
+        let second = cookie(&mut limiter, &init, FROM, over);
+        assert_ne!(second.as_bytes(), first.as_bytes());
+    }
+
+    #[test]
+    fn cookies_differ_by_address_and_key() {
+        let now = Instant::now();
+        let (mut limiter, init) = loaded(now);
+        let here = cookie(&mut limiter, &init, FROM, now);
+        let there = cookie(&mut limiter, &init, IpAddr::from([127, 0, 0, 2]), now);
+        assert_ne!(here.as_bytes(), there.as_bytes());
+
+        let mut other = CookieSecrets::new(&PrivateKey::from_seed([2; 32]));
+        assert_ne!(other.cookie(FROM, now).as_bytes(), here.as_bytes());
+        let mut same = CookieSecrets::new(&PrivateKey::from_seed([1; 32]));
+        assert_eq!(same.cookie(FROM, now).as_bytes(), here.as_bytes());
+    }
+
+    /// Two limiters of one key count on their own, so equal counts must not give equal nonces to different messages.
+    #[test]
+    fn no_nonce_is_used_twice() {
+        let now = Instant::now();
+        let [mut one, mut two] =
+            [(); 2].map(|()| CookieSecrets::new(&PrivateKey::from_seed([1; 32])));
+        let cookie = one.cookie(FROM, now);
+        let first = one.nonce(&[1; 16], &cookie);
+
+        assert_ne!(two.nonce(&[2; 16], &cookie), first);
+        assert_ne!(one.nonce(&[1; 16], &cookie), first);
+    }
+
+    #[test]
+    fn data_messages_and_stubs_are_no_handshakes() {
+        let now = Instant::now();
+        let (mut limiter, init) = loaded(now);
+        let mut data = init;
+        data[0] = 4;
+        for datagram in [&data[..], &init[..147], &[]] {
+            assert_eq!(limiter.check(datagram, FROM, now), Err(LimitError::Invalid));
+        }
     }
 }
