@@ -477,6 +477,6 @@ mod known_answers {
 #[test]
 fn an_engine_is_small() {
     assert!(size_of::<Noise>() <= 512, "{}", size_of::<Noise>());
-    assert!(size_of::<Session>() <= 2304, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 1280, "{}", size_of::<Session>());
     assert!(size_of::<Keys>() <= 512, "{}", size_of::<Keys>());
 }
