@@ -24,8 +24,12 @@ use crate::{
     tun_io::TunIo,
 };
 
-/// Reads of one source before the others get their turn.
+/// Reads of one source before the others get their turn, if each brings little.
 const READ_BUDGET: usize = 16;
+/// Bytes of one source before the others get their turn: one receive call's worth. While data is taken from a socket the
+/// acknowledgements for it wait at the TUN device, and with them whoever sends: sixteen full receive calls are the whole
+/// window of a fast connection.
+const BYTE_BUDGET: usize = 256 * 1024;
 /// Inputs of the other threads per turn.
 const INPUT_BUDGET: usize = 64;
 /// A failed re-bind is tried again after this long.
@@ -237,9 +241,10 @@ impl<R: Role> Worker<R> {
                 self.ready.tun = false;
                 return Ok(Turn::Over);
             };
+            let bytes = packet.buf.len();
             let mut sink = Sink(&mut self.queue);
             self.role.handle_tun(packet, now, &mut sink);
-            Ok(self.send_ready())
+            Ok(self.send_ready(bytes))
         })?;
         self.role.hand_over();
         self.flush();
@@ -256,19 +261,20 @@ impl<R: Role> Worker<R> {
             if !self.role.handle_handed(now, &mut sink) {
                 return Ok(Turn::Over);
             }
-            Ok(self.send_ready())
+            // Parcels are bounded by themselves.
+            Ok(self.send_ready(0))
         })?;
         self.flush();
         Ok(())
     }
 
-    /// Sends full batches; whether there is room for more.
-    fn send_ready(&mut self) -> Turn {
+    /// Sends full batches after a read of so many bytes, unless there is no room for more.
+    fn send_ready(&mut self, bytes: usize) -> Turn {
         self.queue_transmits();
         let is_sent = self.queue.flush_ready(&mut self.sockets).is_complete();
         match !is_sent && self.queue.is_nearly_full() {
             true => Turn::Over,
-            false => Turn::More,
+            false => Turn::Read(bytes),
         }
     }
 
@@ -279,31 +285,33 @@ impl<R: Role> Worker<R> {
                 if !*self.ready_flag(family) {
                     return Ok(Turn::Over);
                 }
-                self.receive(family, now).map(|()| Turn::More)
+                self.receive(family, now).map(Turn::Read)
             })?;
         }
         Ok(())
     }
 
-    /// One receive call: opens what it brought and writes it to the TUN device.
-    fn receive(&mut self, family: Family, now: Instant) -> io::Result<()> {
+    /// One receive call: opens what it brought, writes it to the TUN device and tells how many bytes it was.
+    fn receive(&mut self, family: Family, now: Instant) -> io::Result<usize> {
         let Some(socket) = self.sockets.get(family) else {
             *self.ready_flag(family) = false;
-            return Ok(());
+            return Ok(0);
         };
         let trains = match self.receive.receive(socket) {
             Ok(Some(trains)) => trains,
             Ok(None) => {
                 *self.ready_flag(family) = false;
-                return Ok(());
+                return Ok(0);
             }
             Err(error) => {
                 // One socket's trouble must not end the other's work; ICMP errors surface here.
                 tracing::debug!(%error, ?family, "Receiving failed");
-                return Ok(());
+                return Ok(0);
             }
         };
+        let mut bytes = 0;
         for train in trains {
+            bytes += train.bytes.len();
             let mut datagrams = Train::new(train.bytes, train.stride);
             while !datagrams.is_empty() {
                 if self.coalescer.is_full() {
@@ -322,7 +330,7 @@ impl<R: Role> Worker<R> {
         self.tun.write(&mut self.coalescer);
         self.queue_transmits();
         self.flush();
-        Ok(())
+        Ok(bytes)
     }
 
     fn ready_flag(&mut self, family: Family) -> &mut bool {
@@ -433,19 +441,26 @@ impl<R: Role> Worker<R> {
     }
 }
 
-/// Whether a source may have more.
+/// What came of looking at a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
-    More,
+    /// It brought so many bytes and may have more.
+    Read(usize),
+    /// It is dry, or what it brings cannot be taken now.
     Over,
 }
 
-/// Reads until the source has nothing more, at most [`READ_BUDGET`] times: then the clock, the portal and the other
-/// sources have their turn.
+/// Reads until the source has nothing more, at most [`READ_BUDGET`] times or [`BYTE_BUDGET`] bytes: then the clock, the
+/// portal and the other sources have their turn.
 #[inline]
 fn take_turns(mut read: impl FnMut() -> io::Result<Turn>) -> io::Result<()> {
+    let mut total = 0;
     for _ in 0..READ_BUDGET {
-        if read()? == Turn::Over {
+        let Turn::Read(bytes) = read()? else {
+            break;
+        };
+        total += bytes;
+        if total >= BYTE_BUDGET {
             break;
         }
     }
@@ -456,19 +471,38 @@ fn take_turns(mut read: impl FnMut() -> io::Result<Turn>) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    /// How often a source is read that never dries and brings `bytes` each time.
+    fn reads_of(bytes: usize) -> usize {
+        let mut reads = 0;
+        take_turns(|| {
+            reads += 1;
+            Ok(Turn::Read(bytes))
+        })
+        .unwrap();
+
+        reads
+    }
+
     #[test]
     fn tunnel_85_a_source_that_never_dries_leaves_the_others_their_turn() {
-        let (mut flood, mut trickle) = (0, vec![1, 2, 3]);
-        for round in 1..=3 {
-            take_turns(|| {
-                flood += 1;
-                Ok(Turn::More)
-            })
-            .unwrap();
-            take_turns(|| Ok(trickle.pop().map_or(Turn::Over, |_| Turn::More))).unwrap();
-            assert_eq!(flood, round * READ_BUDGET);
-            assert!(trickle.is_empty());
-        }
+        assert_eq!(reads_of(100), READ_BUDGET);
+        assert_eq!(reads_of(0), READ_BUDGET);
+    }
+
+    /// Acknowledgements wait for no more than one receive call's worth of data.
+    #[test]
+    fn tunnel_85_a_source_that_brings_much_has_shorter_turns() {
+        assert_eq!(reads_of(64 * 1024), 4);
+        assert_eq!(reads_of(BYTE_BUDGET), 1);
+        assert_eq!(reads_of(BYTE_BUDGET + 1), 1);
+    }
+
+    #[test]
+    fn tunnel_85_a_source_is_read_until_it_is_dry() {
+        let mut left = vec![1, 2, 3];
+        take_turns(|| Ok(left.pop().map_or(Turn::Over, Turn::Read))).unwrap();
+
+        assert!(left.is_empty());
     }
 
     #[test]
