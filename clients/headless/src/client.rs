@@ -4,7 +4,8 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use connlib_platform::{
-    ClientDirectories, DeviceKind, DnsControl, NetworkChanges, Signal, Signals, Token, TunInterface,
+    ClientDirectories, DeviceKind, DnsControl, NetworkChanges, ResolverChanges, Signal, Signals,
+    Token, TunInterface,
 };
 use connlib_runtime::{Client, ClientEvent, ClientOptions};
 use connlib_tun::Tun;
@@ -13,7 +14,9 @@ use uuid::Uuid;
 
 use crate::{cli::Cli, configure::Configurator};
 
-/// How often the host's resolvers are looked at.
+/// How often the host's resolvers are looked at where the system tells of changes, in case it misses one.
+const DNS_CHECK: Duration = Duration::from_secs(60);
+/// How often where it does not.
 const DNS_POLL: Duration = Duration::from_secs(5);
 
 pub(crate) fn run(cli: Cli, token: Option<String>) -> Result<()> {
@@ -113,7 +116,15 @@ async fn events(
             |error| tracing::info!(%error, "Cannot watch the network; send SIGHUP after a change"),
         )
         .ok();
-    let mut dns_poll = tokio::time::interval(DNS_POLL);
+    let mut dns_changes = ResolverChanges::watch()
+        .inspect_err(|error| {
+            tracing::info!(%error, "Cannot watch the DNS configuration; looking at it every 5 s");
+        })
+        .ok();
+    let mut dns_poll = tokio::time::interval(match dns_changes {
+        Some(_) => DNS_CHECK,
+        None => DNS_POLL,
+    });
     dns_poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -150,14 +161,10 @@ async fn events(
                 tracing::info!("The network changed; starting the session afresh");
                 client.reset();
             }
-            _ = dns_poll.tick() => {
-                let current = configurator.system_resolvers();
-                if current != *resolvers {
-                    tracing::info!(count = current.len(), "The host's DNS servers changed");
-                    resolvers.clone_from(&current);
-                    client.set_system_resolvers(current);
-                }
+            () = resolver_change(&mut dns_changes) => {
+                update_resolvers(configurator, resolvers, &client);
             }
+            _ = dns_poll.tick() => update_resolvers(configurator, resolvers, &client),
         }
     }
     tracing::info!("Saying goodbye");
@@ -170,6 +177,24 @@ async fn network_change(watcher: &mut Option<NetworkChanges>) {
     match watcher {
         Some(watcher) => watcher.changed().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits for a change of the host's DNS configuration; for ever if nobody watches.
+async fn resolver_change(watcher: &mut Option<ResolverChanges>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Tells the data path which DNS servers the host has now, if they are others than before.
+fn update_resolvers(configurator: &Configurator, resolvers: &mut Vec<IpAddr>, client: &Client) {
+    let current = configurator.system_resolvers();
+    if current != *resolvers {
+        tracing::info!(count = current.len(), "The host's DNS servers changed");
+        resolvers.clone_from(&current);
+        client.set_system_resolvers(current);
     }
 }
 

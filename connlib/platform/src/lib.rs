@@ -21,10 +21,10 @@ pub use flags::parse_boolean;
 pub use host_info::host_name;
 #[cfg(target_os = "linux")]
 pub use linux::{
-    Families, InterfaceError, Masquerade, MasqueradeError, MasqueradeMode, NetworkChanges, Signal,
-    Signals, TunInterface, default_tun_name, hardware_identity, mark_socket,
-    may_administer_network, notify_ready, raise_socket_buffer_limits, system_nameservers,
-    tcp_socket,
+    Families, InterfaceError, Masquerade, MasqueradeError, MasqueradeMode, NetworkChanges,
+    ResolverChanges, Signal, Signals, TunInterface, default_tun_name, hardware_identity,
+    mark_socket, may_administer_network, notify_ready, raise_socket_buffer_limits,
+    system_nameservers, tcp_socket,
 };
 pub use token::{Token, TokenError, read_token};
 
