@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use connlib_cover::cover;
 use ip_packet::PacketBatch;
+use zeroize::Zeroizing;
 
 use super::common::{Common, FailReason, OpenError};
 use super::session::Session;
@@ -33,7 +34,7 @@ enum Slot {
 
 pub(super) struct Initiator<E> {
     config: EngineConfig,
-    psk: [u8; 32],
+    psk: Zeroizing<[u8; 32]>,
     timestamps: Timestamps,
     a: Half<E>,
     b: Half<E>,
@@ -88,7 +89,7 @@ impl<E: Engine> Initiator<E> {
             a: half(a),
             b: half(b),
             config,
-            psk,
+            psk: Zeroizing::new(psk),
             timestamps: Timestamps::new(clock),
             // The first handshake runs on the other one.
             current: Slot::B,
@@ -105,10 +106,10 @@ impl<E: Engine> Initiator<E> {
     /// Takes a newer key as long as nothing was sent under the old one. Several requests may be answered while the path is
     /// made, each with a key of its own; the responder holds the first and the newest of them.
     pub(super) fn renew_psk(&mut self, psk: [u8; 32]) {
-        if self.psk == psk || self.last_init_at.is_some() {
+        if *self.psk == psk || self.last_init_at.is_some() {
             return;
         }
-        self.psk = psk;
+        *self.psk = psk;
         for half in [&mut self.a, &mut self.b] {
             half.engine = E::new(&self.config, psk, half.index);
         }

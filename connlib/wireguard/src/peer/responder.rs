@@ -9,6 +9,7 @@
 use std::time::Instant;
 
 use ip_packet::PacketBatch;
+use zeroize::Zeroizing;
 
 use super::common::{Common, OpenError};
 use super::session::Session;
@@ -47,7 +48,7 @@ pub(super) struct Responder<E> {
 /// An engine with the mirror of its sessions.
 struct Answering<E> {
     index: PeerIndex,
-    psk: [u8; 32],
+    psk: Zeroizing<[u8; 32]>,
     engine: E,
     slots: [Option<Mirror>; SLOTS],
     /// Slot that opened data last: packets are sealed under it.
@@ -87,7 +88,7 @@ impl<E: Engine> Responder<E> {
 
     /// Holds `psk` as the spare unless it is known.
     pub(super) fn add_spare(&mut self, psk: [u8; 32]) -> SpareOutcome {
-        if self.main.psk == psk || self.spare.as_ref().is_some_and(|spare| spare.psk == psk) {
+        if *self.main.psk == psk || self.spare.as_ref().is_some_and(|spare| *spare.psk == psk) {
             return SpareOutcome::Kept;
         }
         let [first, second] = self.indices;
@@ -368,7 +369,7 @@ impl<E: Engine> Answering<E> {
     fn new(config: &EngineConfig, psk: [u8; 32], index: PeerIndex) -> Self {
         Self {
             index,
-            psk,
+            psk: Zeroizing::new(psk),
             engine: E::new(config, psk, index),
             slots: [None; SLOTS],
             current: 0,
