@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::topology::{NameSpec, ResourceSpec, Topology};
+use crate::transition::Destination;
 pub use client::{ClientModel, Resolved};
 pub use expect::{Expectations, ExpectedProbe, ExpectedQuery, Fates, Reach, Reply};
 
@@ -66,6 +67,10 @@ pub struct RogueModel {
 pub struct TcpModel {
     /// Whose.
     pub client: usize,
+    /// Where to.
+    pub to: Destination,
+    /// The port there.
+    pub port: u16,
     /// The resource that it leads to.
     pub resource: usize,
     /// What is known of it.

@@ -33,6 +33,7 @@ enum Fate {
 }
 
 pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut Vec<Failure>) {
+    forget_mappings(evidence, memory);
     let mut is_claimed = vec![false; evidence.entries.len()];
     for probe in &evidence.expected.probes {
         let seen = collect(evidence, probe, &mut is_claimed);
@@ -48,6 +49,15 @@ pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut
         memory.probes.extend(reaching);
     }
     unexpected(evidence, &is_claimed, failures);
+}
+
+/// A5 is about one resolution: a client's process that starts again hands its proxy addresses out anew.
+fn forget_mappings(evidence: &Evidence<'_>, memory: &mut Memory) {
+    for (_, entry) in evidence.entries {
+        if let Entry::Restarted { client } = entry {
+            memory.mappings.retain(|(of, _), _| of != client);
+        }
+    }
 }
 
 /// Where packets are repeated, those of earlier transitions may still be under way. They too only go where they may.

@@ -125,6 +125,22 @@ fn a5_proxy_address_that_changes_its_meaning() {
     assert_eq!(broken, BTreeSet::from([5]));
 }
 
+/// After a restart, proxy addresses are handed out anew, perhaps for other names.
+#[test]
+fn a5_proxy_address_of_a_client_that_started_again() {
+    let broken_after_restart_of = |restarted: usize| {
+        broken_by(|trial| {
+            for (_, real) in trial.memory.mappings.values_mut() {
+                *real = [10, 9, 0, 3].into();
+            }
+            let restart = Entry::Restarted { client: restarted };
+            trial.entries.insert(0, (Duration::ZERO, restart));
+        })
+    };
+    assert_eq!(broken_after_restart_of(1), BTreeSet::from([5]));
+    assert_eq!(broken_after_restart_of(0), BTreeSet::new());
+}
+
 #[test]
 fn a6_packet_that_nobody_sent() {
     let packet = || {
@@ -304,6 +320,31 @@ fn a14_idle_system_that_talks() {
     // Who sends packets is not idle, but there is a limit to what that may cost.
     assert_eq!(talking(1_500, Class::WireGuard(4)), BTreeSet::new());
     assert!(talking(5_000, Class::WireGuard(4)).contains(&14));
+}
+
+/// A connection whose client is gone, or is the misbehaving one, is known to its gateway alone.
+#[test]
+fn a14_connections_that_only_gateways_have() {
+    let talking = |connections: usize| {
+        broken_by(|trial| {
+            trial.expected = Expectations {
+                idle_s: 360,
+                ..Expectations::default()
+            };
+            trial.model.connections.clear();
+            trial.snapshot.clients[0].connections = 0;
+            trial.snapshot.gateway_connections.fill(0);
+            trial.snapshot.gateway_connections[0] = connections;
+            trial.entries.clear();
+            for number in 0..700_u32 {
+                let mut wire = datagram(Component::Gateway(0), Class::Stun, 100);
+                wire.at = Duration::from_secs(360) * number / 700;
+                trial.entries.push((wire.at, Entry::Wire(wire)));
+            }
+        })
+    };
+    assert!(talking(0).contains(&14));
+    assert_eq!(talking(1), BTreeSet::new());
 }
 
 #[test]

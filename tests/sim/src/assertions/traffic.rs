@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Evidence, Failure};
+use super::{Evidence, Failure, Snapshot};
 use crate::{
     trace::{Class, Entry, Wire},
     transition::Component,
@@ -34,6 +34,13 @@ fn is_packet(wire: &Wire) -> bool {
     }
 }
 
+/// Connections that either end has: one whose client is gone, or is the misbehaving one, is known to its gateway alone.
+fn connections(snapshot: &Snapshot) -> u64 {
+    let of_clients: usize = snapshot.clients.iter().map(|c| c.connections).sum();
+    let of_gateways: usize = snapshot.gateway_connections.iter().sum();
+    of_clients.max(of_gateways) as u64
+}
+
 pub(super) fn check(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
     let idle = evidence.expected.idle_s;
     if idle < MIN_IDLE || evidence.model.is_lossy() || !evidence.expected.probes.is_empty() {
@@ -47,14 +54,9 @@ pub(super) fn check(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
             _ => None,
         })
         .collect();
-    let connections = evidence
-        .snapshot
-        .clients
-        .iter()
-        .map(|c| c.connections as u64);
-    let connections: u64 = connections.sum();
-    let nodes =
-        (evidence.snapshot.clients.len() + evidence.snapshot.gateway_connections.len()) as u64;
+    let connections = connections(evidence.snapshot);
+    let nodes = evidence.snapshot.clients.len() + evidence.snapshot.gateway_connections.len();
+    let nodes = nodes as u64 + u64::from(evidence.model.rogue.is_some());
     let relays = evidence
         .snapshot
         .relays_alive

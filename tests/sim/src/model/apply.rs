@@ -62,9 +62,9 @@ impl Model {
                 if self.is_open(*connection) {
                     expected.used.push(*connection);
                     self.connections[*connection].state = TcpState::Open;
-                    let TcpModel {
+                    let &TcpModel {
                         client, resource, ..
-                    } = self.connections[*connection];
+                    } = &self.connections[*connection];
                     self.clients[client].connected.insert(resource, false);
                 }
             }
@@ -152,11 +152,11 @@ impl Model {
                 self.topology.relays = vec![spec; *count];
                 self.relays_changed(expected);
             }
-            Transition::PartitionRelays { .. }
-            | Transition::RebootRelays
-            | Transition::MoveRelays => {
+            Transition::PartitionRelays { .. } => {
+                self.note_futile_requests();
                 self.relays_changed(expected);
             }
+            Transition::RebootRelays | Transition::MoveRelays => self.relays_changed(expected),
             Transition::BlockDirect(blocked) => {
                 self.direct_blocked = *blocked;
                 self.paths_cut(expected);
@@ -169,6 +169,19 @@ impl Model {
     fn relays_changed(&mut self, expected: &mut Expectations) {
         self.paths_cut(expected);
         expected.settle_ms = 5_000;
+    }
+
+    /// Applications repeat what they sent on connections that were not made, also while gateways know no relay. Those do not
+    /// acknowledge access then (portal 80), and the portal says after 15 s that nobody is online.
+    fn note_futile_requests(&mut self) {
+        for tcp in self.connections.clone() {
+            if self.is_known(tcp.client, &tcp.to)
+                && let Route::To { resources, .. } =
+                    self.route(tcp.client, &tcp.to, Traffic::Tcp(tcp.port))
+            {
+                self.clients[tcp.client].out_of_reach.extend(resources);
+            }
+        }
     }
 
     fn paths_cut(&mut self, expected: &mut Expectations) {
@@ -430,6 +443,8 @@ impl Model {
         };
         self.connections.push(TcpModel {
             client,
+            to: to.clone(),
+            port,
             resource: resource.unwrap_or_default(),
             state,
         });

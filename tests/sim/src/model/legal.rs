@@ -110,7 +110,7 @@ impl Model {
             && addresses.iter().all(|ip| self.failure_at(*ip).is_none())
     }
 
-    fn is_known(&self, client: usize, to: &Destination) -> bool {
+    pub(super) fn is_known(&self, client: usize, to: &Destination) -> bool {
         match to {
             Destination::Host(_) => true,
             Destination::Name(name, family, _) => {
