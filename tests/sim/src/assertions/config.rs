@@ -155,8 +155,9 @@ fn resources(model: &Model, client: usize, list: &[ResourceView]) -> Vec<Failure
                 "client {client} shows resource {index} as {status:?}"
             ));
         }
-        // With loss, a gateway may be without relay and refuse.
-        let may_be_offline = known.out_of_reach.contains(&index) || model.is_lossy();
+        // The portal says so of a resource, and it holds for the whole site (tunnel 66). With loss, a gateway may be without relay.
+        let in_site = |other: &usize| model.resources[*other].site == spec.site;
+        let may_be_offline = known.out_of_reach.iter().any(in_site) || model.is_lossy();
         if view.status == ResourceStatus::Offline && !may_be_offline {
             fail(format!("client {client} shows resource {index} as offline"));
         }
