@@ -56,8 +56,10 @@ pub struct Model {
 /// What the misbehaving client has been given.
 #[derive(Debug, Clone, Default)]
 pub struct RogueModel {
-    /// Resources that it asked for, in order; it talks to a gateway of the last one's site.
+    /// Resources that it asked for and may still use.
     pub granted: Vec<usize>,
+    /// The site of the gateway that it talks to: that of the resource that it asked for last.
+    pub site: usize,
     /// Addresses that it announced, with resource and name.
     pub announced: BTreeMap<IpAddr, (usize, String)>,
 }

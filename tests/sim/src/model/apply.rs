@@ -244,6 +244,10 @@ impl Model {
                 let is_changed = *spec != old;
                 if is_replaced {
                     self.take_away_for_a_moment(*resource);
+                    // What was granted ends with the resource that it was granted for, and the rogue does not ask again.
+                    if let Some(rogue) = &mut self.rogue {
+                        rogue.granted.retain(|id| id != resource);
+                    }
                 }
                 for client in &mut self.clients {
                     if is_replaced {

@@ -20,6 +20,7 @@ impl Model {
             RogueAct::Connect { resource } => {
                 let rogue = self.rogue.get_or_insert_with(RogueModel::default);
                 rogue.granted.push(*resource);
+                rogue.site = self.resources[*resource].site;
                 None
             }
             RogueAct::Announce {
@@ -53,14 +54,10 @@ impl Model {
         let Some(rogue) = &self.rogue else {
             return false;
         };
-        let Some(last) = rogue.granted.last() else {
-            return false;
-        };
-        let site = self.resources[*last].site;
         let mut granted = rogue
             .granted
             .iter()
-            .filter(|id| self.resources[**id].site == site);
+            .filter(|id| self.resources[**id].site == rogue.site);
         if ranges::is_proxy(to) {
             let Some((resource, name)) = rogue.announced.get(&to) else {
                 return false;
