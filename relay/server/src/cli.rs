@@ -195,8 +195,8 @@ pub(crate) struct Cli {
     #[arg(long, env = "RNG_SEED", hide = true)]
     pub(crate) rng_seed: Option<u64>,
 
-    /// Not implemented: accepted, and said at every start, so that existing deployments go on. Nothing is sent there; have
-    /// metrics read from /metrics.
+    /// Send metrics to this OpenTelemetry collector, unencrypted, every OTEL_METRIC_EXPORT_INTERVAL milliseconds (60000);
+    /// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say who sends them.
     #[arg(long, env = "OTLP_GRPC_ENDPOINT", value_name = "HOST:PORT")]
     pub(crate) otlp_grpc_endpoint: Option<CollectorAddress>,
 
@@ -246,7 +246,7 @@ pub(crate) struct RotateArguments {
     pub(crate) stamp_secret_file: PathBuf,
 }
 
-/// Where an OpenTelemetry collector would be: host or address, and port.
+/// Where an OpenTelemetry collector is, as a URL; written as host or address, and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CollectorAddress(pub(crate) String);
 

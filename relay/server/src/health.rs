@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
 
-use crate::{cli::Cli, shared::Shared, statistics::Metrics};
+use crate::{cli::Cli, prometheus::Metrics, shared::Shared};
 
 /// Serves in the background as long as the runtime lives. An occupied address is an error: whoever asks there would get
 /// somebody else's answer.

@@ -8,9 +8,12 @@
 mod cli;
 mod control;
 mod health;
+mod instruments;
 mod mint;
+mod otlp;
 mod platform;
 mod portal;
+mod prometheus;
 mod secret_file;
 mod service;
 mod shared;

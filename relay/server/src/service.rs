@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::{
     cli::{self, ChannelNumbers, Cli, LogFormat},
     control, health,
+    otlp::Exporter,
     platform::{self, Signal, Signals},
     portal, secret_file,
     shared::Shared,
@@ -48,12 +49,6 @@ pub(crate) fn run(cli: Cli, environment_token: Option<String>) -> Result<()> {
     })?;
     let logging = Arc::new(logging);
     platform::no_core_dumps();
-    if let Some(collector) = &cli.otlp_grpc_endpoint {
-        tracing::warn!(
-            collector = collector.0,
-            "Metrics are not sent to collectors; have them read from /metrics"
-        );
-    }
     let config = config(&cli)?;
     let login = match cli.standalone {
         true => None,
@@ -117,6 +112,9 @@ async fn serve(
     let workers = Workers::start(servers, options, &shared)?;
     health::serve(cli, &shared).await?;
     tokio::spawn(statistics::log_regularly(Arc::clone(&shared)));
+    let collector = cli.otlp_grpc_endpoint.as_ref();
+    let exporter = collector.map(|it| Exporter::start(it, &shared));
+    let exporter = exporter.transpose()?;
     let (leave, left) = oneshot::channel();
     let portal = attend_portal(login, secret, Arc::clone(&shared), left);
     let control = Control {
@@ -125,7 +123,11 @@ async fn serve(
         leave,
         drain_timeout: cli.drain_timeout,
     };
-    supervise(control, portal, &mut signals).await
+    let result = supervise(control, portal, &mut signals).await;
+    if let Some(exporter) = exporter {
+        exporter.finish().await;
+    }
+    result
 }
 
 /// Stays with the portal, if there is one; ends only with an error that no retry mends.

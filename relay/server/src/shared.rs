@@ -122,6 +122,22 @@ mod tests {
         assert!(!shared.is_ready());
     }
 
+    // relay C-50
+    #[test]
+    fn relay_50_not_alive_once_a_worker_has_been_silent_for_ten_seconds() {
+        let now = Instant::now();
+        let shared = Shared {
+            started: now.checked_sub(STUCK_AFTER).unwrap(),
+            workers: (0..2).map(|_| Slot::default()).collect(),
+            is_joined: AtomicBool::new(true),
+            is_draining: AtomicBool::new(false),
+        };
+        shared.tick(0, now);
+        assert!(!shared.is_alive());
+        shared.tick(1, now);
+        assert!(shared.is_alive());
+    }
+
     #[test]
     fn allocations_of_all_workers_count() {
         let shared = Shared::new(2);

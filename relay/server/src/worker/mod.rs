@@ -166,6 +166,8 @@ impl Worker {
                 self.note(event);
             }
             if let Some(Order::Stop) = self.read_orders() {
+                // What was counted since the last tick would be missing from the last export.
+                self.tick(now);
                 return Ok(());
             }
             self.receive();

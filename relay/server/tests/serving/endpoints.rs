@@ -1,23 +1,10 @@
-//! Health, metrics and control over HTTP: C-50.
+//! Metrics and control over HTTP.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use super::{
-    client::Client,
-    process::{Launch, http, ports},
-};
+use super::process::{Launch, http, ports};
 
 const ARGUMENTS: [&str; 3] = ["--standalone", "--profile", "portal"];
-
-#[test]
-fn relay_50_an_absent_collector_delays_nothing() {
-    // Nobody listens at that port.
-    let collector = ["--otlp-grpc-endpoint", "127.0.0.1:1"];
-    let relay = Launch::new(ports(), &[&ARGUMENTS[..], &collector].concat()).ready();
-    Client::allocated(relay.server(Ipv4Addr::LOCALHOST), "user");
-    assert_eq!(relay.get("/healthz").unwrap().0, 200);
-    assert_eq!(relay.get("/anything").unwrap().0, 404);
-}
 
 #[test]
 fn metrics_and_control_at_addresses_of_their_own() {

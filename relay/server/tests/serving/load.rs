@@ -1,9 +1,8 @@
-//! Many clients at once, and one that blocks: C-48, C-49, in a network namespace of their own.
+//! A client that blocks: C-48, in a network namespace of its own.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
     process::Command,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -13,14 +12,11 @@ use super::{
 };
 
 /// Nobody else is in the namespace.
-const FIRST_PORT: u16 = 20_000;
+pub(crate) const FIRST_PORT: u16 = 20_000;
 const ARGUMENTS: [&str; 3] = ["--standalone", "--profile", "portal"];
 
-/// Takes a round of everybody's datagrams, with what the kernel counts for each.
-const SINK_BUFFER: usize = 2 * 1024 * 1024;
-
 /// Runs a test in a fresh network namespace, or says why it cannot.
-fn in_namespace(commands: &[&str], test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_namespace(commands: &[&str], test: impl FnOnce() + Send + 'static) {
     let script = commands.join(" && ");
     let thread = std::thread::spawn(move || {
         if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
@@ -80,81 +76,10 @@ fn relay_48_a_blocked_allocation_delays_nobody() {
     });
 }
 
-/// Waits a moment; whoever waits in vain finds out later.
-fn wait_for(condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(1);
-    while !condition() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 fn dropped(metrics: &str) -> u64 {
     let line = metrics
         .lines()
         .find(|line| line.starts_with("relay_drops_total") && line.contains("queue_full"));
     let value = line.and_then(|line| line.rsplit(' ').next());
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
-}
-
-/// Allocations that send without a break, beside them a quiet one, refreshes and health checks. How long the quiet one
-/// waits is a matter of benchmarks; that it is served in every round is not.
-#[test]
-fn relay_49_busy_allocations_and_a_quiet_one() {
-    const BUSY: u16 = 300;
-    const PACKETS: usize = 30;
-    in_namespace(&["ip link set lo up"], || {
-        let relay = Launch {
-            allocations: BUSY + 200,
-            ..Launch::new(FIRST_PORT, &ARGUMENTS)
-        }
-        .ready();
-        let server = relay.server(Ipv4Addr::LOCALHOST);
-        let sink = socket("127.0.0.1:0");
-        let sink_address = sink.local_addr().unwrap();
-        let buffer = socket2::SockRef::from(&sink).set_recv_buffer_size(SINK_BUFFER);
-        buffer.unwrap();
-        let mut busy: Vec<_> = (0..BUSY)
-            .map(|user| {
-                let mut client = Raw::new(server, &format!("busy{user}"));
-                client.allocate();
-                client.bind(0x4000, sink_address);
-                client
-            })
-            .collect();
-        let mut quiet = Raw::new(server, "quiet");
-        quiet.allocate();
-        let peer = socket("127.0.0.1:0");
-        quiet.bind(0x4000, peer.local_addr().unwrap());
-
-        let received = AtomicUsize::new(0);
-        let is_over = AtomicBool::new(false);
-        sink.set_read_timeout(Some(Duration::from_millis(100)))
-            .unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !is_over.load(Ordering::Relaxed) {
-                    if sink.recv(&mut [0; 2048]).is_ok() {
-                        received.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-            });
-            for round in 0..PACKETS {
-                for client in &busy {
-                    client.send(&framed(0x4000, &[7; 1200]));
-                }
-                quiet.send(&framed(0x4000, &[round as u8]));
-                assert_eq!(receive(&peer).0, [round as u8]);
-                let refreshed = busy[round].code(refresh(None));
-                assert_eq!(refreshed, None);
-                assert_eq!(relay.get("/healthz").unwrap().0, 200);
-                // The sink is this test's own; it must not be what loses datagrams.
-                let wanted = usize::from(BUSY) * (round + 1) * 99 / 100;
-                wait_for(|| received.load(Ordering::Relaxed) >= wanted);
-            }
-            is_over.store(true, Ordering::Relaxed);
-        });
-        let received = received.into_inner();
-        let sent = usize::from(BUSY) * PACKETS;
-        assert!(received * 100 >= sent * 99, "{received} of {sent}");
-    });
 }

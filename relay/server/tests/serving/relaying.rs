@@ -1,10 +1,9 @@
-//! Allocations, channels and hairpin over real sockets; C-28, C-31, C-37, C-40, C-50, C-53, C-57.
+//! Allocations, channels and hairpin over real sockets; C-28, C-31, C-40, C-53.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use connlib_stun::{
     AuthAttributes, Envelope, Outcome, Request, RequestBody, Response, Success, TransactionId,
-    channel,
 };
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
     raw::{Raw, allocate},
 };
 
-fn loopbacks(relay: &Relay) -> [SocketAddr; 2] {
+pub(crate) fn loopbacks(relay: &Relay) -> [SocketAddr; 2] {
     [
         relay.server(Ipv4Addr::LOCALHOST),
         relay.server(Ipv6Addr::LOCALHOST),
@@ -21,7 +20,7 @@ fn loopbacks(relay: &Relay) -> [SocketAddr; 2] {
 }
 
 /// Where a peer on this host reaches a relayed address: the public ones are somebody else's.
-fn reachable(relayed: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(relayed: SocketAddr) -> SocketAddr {
     match relayed {
         SocketAddr::V4(it) => (Ipv4Addr::LOCALHOST, it.port()).into(),
         SocketAddr::V6(it) => (Ipv6Addr::LOCALHOST, it.port()).into(),
@@ -104,66 +103,6 @@ fn relay_40_hairpin_between_two_clients() {
         assert_eq!(b.receive(), (relayed_a[family], b"to b".to_vec()));
         b.send(relayed_a[family], b"to a");
         assert_eq!(a.receive(), (relayed_b[family], b"to a".to_vec()));
-    }
-}
-
-/// Trains of one sender arrive complete, in order and uncut, with and without the kernel's offloads.
-#[test]
-fn relay_57_bursts_keep_order_and_sizes() {
-    for offload in [true, false] {
-        let more: &[&str] = if offload { &[] } else { &["--no-offload"] };
-        let relay = Relay::standalone(more);
-        let (mut client, relayed) = Client::allocated(loopbacks(&relay)[0], "user");
-        let peer = socket("127.0.0.1:0");
-        let address = peer.local_addr().unwrap();
-        client.bind(address);
-        let sizes = [1200, 1200, 1200, 700, 1200, 0, 3, 1200, 1300, 1300, 20];
-        for round in 0..20u8 {
-            for (index, size) in sizes.into_iter().enumerate() {
-                client.send(address, &vec![round ^ index as u8; size]);
-            }
-            for (index, size) in sizes.into_iter().enumerate() {
-                assert_eq!(receive(&peer).0, vec![round ^ index as u8; size]);
-            }
-            for (index, size) in sizes.into_iter().enumerate() {
-                let payload = vec![round ^ index as u8; size];
-                peer.send_to(&payload, reachable(relayed[0])).unwrap();
-            }
-            for (index, size) in sizes.into_iter().enumerate() {
-                assert_eq!(client.receive().1, vec![round ^ index as u8; size]);
-            }
-        }
-    }
-}
-
-/// A sender that hands many datagrams to the kernel at once: they come in as one train and leave as one batch.
-#[cfg(target_os = "linux")]
-#[test]
-fn relay_57_segmented_sends_are_relayed_whole() {
-    let relay = Relay::standalone(&[]);
-    let (mut client, _) = Client::allocated(loopbacks(&relay)[0], "user");
-    let peer = socket("127.0.0.1:0");
-    let address = peer.local_addr().unwrap();
-    client.send(address, b"first");
-    assert_eq!(receive(&peer).0, b"first");
-    // The client counts its channels from the lowest number.
-    let number = channel::ChannelNumber::MIN;
-    let mut train = Vec::new();
-    for index in 0..40u8 {
-        train.extend_from_slice(&channel::encode_header(number, 1280));
-        train.extend_from_slice(&[index; 1280]);
-    }
-    let state = quinn_udp::UdpSocketState::new((&client.socket).into()).unwrap();
-    let transmit = quinn_udp::Transmit {
-        destination: loopbacks(&relay)[0],
-        ecn: None,
-        contents: &train,
-        segment_size: Some(1284),
-        src_ip: None,
-    };
-    state.try_send((&client.socket).into(), &transmit).unwrap();
-    for index in 0..40u8 {
-        assert_eq!(receive(&peer).0, [index; 1280]);
     }
 }
 
