@@ -98,6 +98,18 @@ impl Options {
             seed: rand::random(),
         }
     }
+
+    /// What the state machine is told of this.
+    pub fn channel(&self, topic: &str) -> Config {
+        Config {
+            topic: topic.to_owned(),
+            join_payload: self.join_payload.clone(),
+            heartbeat_interval: self.heartbeat_interval,
+            budget: self.budget,
+            first_connect: self.first_connect,
+            seed: self.seed,
+        }
+    }
 }
 
 /// TCP sockets without any option set.
@@ -140,14 +152,7 @@ enum Link {
 impl Channel {
     /// A closed channel; nothing happens before [`Self::connect`]. Must be called within a tokio runtime.
     pub fn new(login: LoginUrl, options: Options) -> Result<Self, TlsError> {
-        let core = PhoenixCore::new(Config {
-            topic: login.topic().to_owned(),
-            join_payload: options.join_payload,
-            heartbeat_interval: options.heartbeat_interval,
-            budget: options.budget,
-            first_connect: options.first_connect,
-            seed: options.seed,
-        });
+        let core = PhoenixCore::new(options.channel(login.topic()));
         tracing::debug!(portal = %login, "effective address");
         let tls = login
             .is_tls()

@@ -8,7 +8,7 @@ use std::{net::IpAddr, sync::Arc};
 use anyhow::{Context as _, Result, bail};
 use connlib_messages::{Secret, relay};
 use phoenix_channel::{
-    Channel, Component, Event, FatalError, LoginUrl, Token, TokenPlacement, display_name,
+    Channel, Component, Event, FatalError, LoginUrl, Options, Token, TokenPlacement, display_name,
 };
 use relay_core::{Config, Family, StampSecret};
 use tokio::sync::oneshot;
@@ -76,13 +76,8 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     mut leave: oneshot::Receiver<()>,
 ) -> Result<(), FatalError> {
-    let version = env!("CARGO_PKG_VERSION");
-    let mut options = phoenix_channel::Options::for_program(Component::Relay, version)
-        .map_err(|error| FatalError::AuthenticationFailed(error.to_string()))?;
-    let join = relay::Join {
-        stamp_secret: Secret::new(secret.expose()),
-    };
-    options.join_payload = serde_json::to_value(join).unwrap_or_default();
+    let options =
+        options(secret).map_err(|error| FatalError::AuthenticationFailed(error.to_string()))?;
     let mut channel = match Channel::new(login, options) {
         Ok(channel) => channel,
         Err(error) => {
@@ -118,6 +113,18 @@ pub(crate) async fn run(
     result
 }
 
+/// The same secret at every join of this process: by it the portal knows the relay again.
+fn options(secret: &StampSecret) -> Result<Options> {
+    let version = env!("CARGO_PKG_VERSION");
+    let join = relay::Join {
+        stamp_secret: Secret::new(secret.expose()),
+    };
+    Ok(Options {
+        join_payload: serde_json::to_value(join)?,
+        ..Options::for_program(Component::Relay, version)?
+    })
+}
+
 fn log_message(event: &str) {
     match event {
         "init" => tracing::debug!("The portal knows this relay"),
@@ -132,6 +139,17 @@ mod tests {
     fn is_public_url(url: &str) -> bool {
         let ip = Some(std::net::Ipv4Addr::LOCALHOST);
         is_public(&LoginUrl::relay(url, None, None, 1, ip, None).unwrap())
+    }
+
+    // relay C-51
+    #[test]
+    fn relay_51_joins_with_the_secret_and_outlasts_half_an_hour() {
+        let secret = StampSecret::random(&mut rand::rng());
+        let channel = options(&secret).unwrap().channel("relay");
+        let join = serde_json::json!({"stamp_secret": secret.expose()});
+        assert_eq!(channel.join_payload, join);
+        let half_an_hour = std::time::Duration::from_secs(30 * 60);
+        assert!(channel.budget.is_none_or(|budget| budget > half_an_hour));
     }
 
     #[test]

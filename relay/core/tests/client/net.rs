@@ -1,6 +1,4 @@
-//! The TURN client of this workspace against the relay, for twenty minutes of virtual time (C-56).
-#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
-#![allow(clippy::disallowed_methods, reason = "virtual time starts somewhere")]
+//! A client, a relay and a NAT, in virtual time.
 
 use std::{
     net::SocketAddr,
@@ -15,13 +13,13 @@ use relay_core::{
 
 const UNIX_NOW: u64 = 1_700_000_000;
 const RELAY: &str = "198.51.100.7:3478";
-const PEERS: [&str; 2] = ["203.0.113.9:9", "[2001:db8:9::9]:9"];
+pub(crate) const PEERS: [&str; 2] = ["203.0.113.9:9", "[2001:db8:9::9]:9"];
 
-fn addr(text: &str) -> SocketAddr {
+pub(crate) fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-fn secs(seconds: u64) -> Duration {
+pub(crate) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -35,16 +33,16 @@ impl Forwarder for Sink {
 }
 
 /// A client, a relay and nothing in between but a NAT that may change the client's address.
-struct Net {
-    relay: Server,
-    client: Allocation,
+pub(crate) struct Net {
+    pub(crate) relay: Server,
+    pub(crate) client: Allocation,
     /// The client as the relay sees it.
-    source: SocketAddr,
-    now: Instant,
+    pub(crate) source: SocketAddr,
+    pub(crate) now: Instant,
 }
 
 impl Net {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = Instant::now();
         let public = PublicAddresses::Dual(
             [198, 51, 100, 7].into(),
@@ -52,14 +50,7 @@ impl Net {
         );
         let unix_now = secs(UNIX_NOW);
         let relay = Server::new(Config::portal(public), [7; 32], now, unix_now).unwrap();
-        let expiry = UNIX_NOW + 100_000;
-        let credentials = Credentials {
-            username: format!("{expiry}:salt"),
-            password: relay_password(expiry, relay.stamp_secret().expose(), "salt"),
-            realm: "firezone".to_owned(),
-        };
-        let address = Address::V4(RELAY.parse().unwrap());
-        let client = Allocation::new(address, credentials, "test", [1; 32], now);
+        let client = client(&relay, "salt", now);
         let mut net = Self {
             relay,
             client,
@@ -70,8 +61,15 @@ impl Net {
         net
     }
 
+    /// Another client takes the place of this one, with another address and user name.
+    pub(crate) fn replace_client(&mut self) {
+        self.source.set_port(self.source.port() + 1);
+        self.client = client(&self.relay, "newcomer", self.now);
+        self.exchange();
+    }
+
     /// Carries datagrams until nobody has any.
-    fn exchange(&mut self) {
+    pub(crate) fn exchange(&mut self) {
         loop {
             // Candidates come and go; nobody is interested here.
             while self.client.poll_event().is_some() {}
@@ -109,7 +107,7 @@ impl Net {
     }
 
     /// Lets time pass, deadline by deadline.
-    fn advance(&mut self, by: Duration) {
+    pub(crate) fn advance(&mut self, by: Duration) {
         let until = self.now + by;
         loop {
             let of_client = self.client.poll_timeout().map(|(at, _)| at);
@@ -127,7 +125,7 @@ impl Net {
     }
 
     /// Sends a payload to the peer and back again; whether both arrive.
-    fn ping(&mut self, peer: SocketAddr) -> bool {
+    pub(crate) fn ping(&mut self, peer: SocketAddr) -> bool {
         let now = self.now;
         let framed = self.client.encode_channel_header(peer, 4, now);
         // A bind that this caused goes first.
@@ -159,7 +157,7 @@ impl Net {
     }
 
     /// Pings both peers every second until both answer; how long that took.
-    fn recovers_within(&mut self, most: Duration) -> Duration {
+    pub(crate) fn recovers_within(&mut self, most: Duration) -> Duration {
         let since = self.now;
         loop {
             if PEERS.map(|peer| self.ping(addr(peer))) == [true; 2] {
@@ -175,69 +173,14 @@ impl Net {
     }
 }
 
-#[test]
-fn relay_56_dual_stack_for_twenty_minutes() {
-    let mut net = Net::new();
-    let relayed: Vec<_> = net
-        .client
-        .relayed_candidates()
-        .map(|it| it.addr())
-        .collect();
-    assert_eq!(relayed.len(), 2);
-    assert_eq!(relayed[0].port(), relayed[1].port());
-    net.recovers_within(secs(1));
-    // Nonces become stale twice in this time, and channels and the allocation have to be refreshed.
-    for _ in 0..60 {
-        net.advance(secs(20));
-        assert_eq!(PEERS.map(|peer| net.ping(addr(peer))), [true; 2]);
-    }
-    let counters = net.relay.counters();
-    assert!(
-        counters
-            .responses
-            .iter()
-            .any(|((_, code), _)| *code == Some(438))
-    );
-    assert_eq!(net.relay.allocation_count(), 1);
-}
-
-#[test]
-fn relay_56_idle_allocations_live_on_keep_alives() {
-    let mut net = Net::new();
-    net.advance(secs(1200));
-    assert!(net.client.has_allocation());
-    net.recovers_within(secs(1));
-}
-
-#[test]
-fn relay_56_the_relay_forgets_the_allocation() {
-    let mut net = Net::new();
-    net.recovers_within(secs(1));
-    let port = net
-        .client
-        .relayed_candidates()
-        .next()
-        .unwrap()
-        .addr()
-        .port();
-    let (port, family) = (AllocationPort::new(port), relay_core::Family::V4);
-    net.relay.handle_port_failed(port, family, net.now);
-    net.exchange();
-    assert_eq!(net.relay.allocation_count(), 0);
-    // The next refresh or bind, at half of the life time, finds out (437).
-    net.recovers_within(secs(310));
-    assert_eq!(net.relay.allocation_count(), 1);
-}
-
-#[test]
-fn relay_56_the_nat_changes_the_port_and_changes_it_back() {
-    let mut net = Net::new();
-    net.recovers_within(secs(1));
-    for port in [40_001, 40_000, 40_001] {
-        net.source.set_port(port);
-        net.recovers_within(secs(310));
-        // One per user: what was made for the other address is gone.
-        assert_eq!(net.relay.allocation_count(), 1);
-        net.advance(secs(30));
-    }
+/// A client that starts to allocate.
+fn client(relay: &Server, salt: &str, now: Instant) -> Allocation {
+    let expiry = UNIX_NOW + 100_000;
+    let credentials = Credentials {
+        username: format!("{expiry}:{salt}"),
+        password: relay_password(expiry, relay.stamp_secret().expose(), salt),
+        realm: "firezone".to_owned(),
+    };
+    let address = Address::V4(RELAY.parse().unwrap());
+    Allocation::new(address, credentials, "test", [1; 32], now)
 }
