@@ -90,6 +90,10 @@ struct Printout {
 /// Starts a server if need be, loads it, prints.
 pub(crate) fn run(options: &Options) -> Result<()> {
     flows::check(options.direction, options.allocations)?;
+    ensure!(
+        options.send.quiet.is_none() || options.allocations > 1,
+        "--quiet is about one allocation beside others: give --allocations"
+    );
     let progress = Progress::new();
     let place = options.server.prepare(options.family.client())?;
     let shape = Shape {
@@ -167,6 +171,7 @@ fn print(report: &Printout) {
     let outcome @ Outcome {
         seconds,
         totals,
+        quiet,
         skipped,
         refreshes,
     } = &measured.outcome;
@@ -187,6 +192,13 @@ fn print(report: &Printout) {
         totals.strange
     );
     print_latency("latency", totals.latency);
+    if let Some(quiet) = quiet {
+        println!(
+            "quiet one  {:>12} sent, {} arrived",
+            quiet.sent, quiet.received
+        );
+        print_latency("  latency", quiet.latency);
+    }
     if let Some(refreshes) = refreshes {
         println!(
             "refreshes  {:>12} sent, {} granted, {} refused",

@@ -213,6 +213,7 @@ impl Options {
             },
             tick: Duration::from_micros(self.tick.into()),
             refresh: None,
+            quiet: None,
         }
     }
 }

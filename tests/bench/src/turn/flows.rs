@@ -147,6 +147,11 @@ impl Flows {
         self.clients.get_mut(index)
     }
 
+    /// Ways of datagrams that each client has; those of one client lie beside each other.
+    pub(crate) fn lanes_per_client(&self) -> usize {
+        self.lanes.len() / self.clients.len()
+    }
+
     /// Number of clients.
     pub(crate) fn clients(&self) -> usize {
         self.clients.len()

@@ -51,6 +51,8 @@ pub(crate) struct Load {
     pub(crate) tick: Duration,
     /// How often each allocation is refreshed meanwhile.
     pub(crate) refresh: Option<Duration>,
+    /// The last allocation takes no part in this and sends one datagram this often instead.
+    pub(crate) quiet: Option<Duration>,
 }
 
 /// How many datagrams.
@@ -77,9 +79,11 @@ pub(crate) enum Sending {
 pub(crate) struct Outcome {
     /// Length of the time in which datagrams were sent.
     pub(crate) seconds: f64,
-    /// Sums over all lanes.
+    /// Sums over all lanes but the quiet ones.
     #[serde(flatten)]
     pub(crate) totals: Totals,
+    /// Of the quiet ones.
+    pub(crate) quiet: Option<Totals>,
     /// Datagrams that the pace asked for and the generator was too slow for.
     pub(crate) skipped: u64,
     /// Of the control traffic beside it.
@@ -130,6 +134,8 @@ struct Generator<'a> {
     events: Events,
     tally: Tally,
     refresher: Option<Refresher>,
+    /// Lanes that share the load; those behind them are quiet.
+    busy_lanes: usize,
     next_lane: usize,
     /// Datagrams that the pace has asked for so far, sent or skipped.
     asked: u64,
@@ -145,13 +151,18 @@ impl<'a> Generator<'a> {
                 .register(&mut SourceFd(&fd), Token(index), Interest::READABLE)?;
         }
         let started = Instant::now();
+        let quiet_lanes = match load.quiet {
+            Some(_) => flows.lanes_per_client(),
+            None => 0,
+        };
+        let busy_lanes = flows.lanes.len() - quiet_lanes;
         Ok(Self {
             to_server: Outbox::new(HEADER_LEN + load.payload_bytes),
             to_relayed: Outbox::new(load.payload_bytes),
             inbox: Inbox::new(),
             poll,
             events: Events::with_capacity(flows.sockets().max(1)),
-            tally: Tally::new(run, flows.lanes.len(), load.payload_bytes),
+            tally: Tally::new(run, busy_lanes, quiet_lanes, load.payload_bytes),
             refresher: load
                 .refresh
                 .map(|period| Refresher::new(period, flows.clients(), started)),
@@ -159,6 +170,7 @@ impl<'a> Generator<'a> {
             load,
             run,
             started,
+            busy_lanes,
             next_lane: 0,
             asked: 0,
             skipped: 0,
@@ -170,6 +182,7 @@ impl<'a> Generator<'a> {
         let end = self.started + self.load.time;
         let mut next_tick = self.started;
         let mut next_report = self.started;
+        let mut next_quiet = self.started;
         let ended = loop {
             let now = Instant::now();
             if now >= end {
@@ -184,6 +197,12 @@ impl<'a> Generator<'a> {
                 }
                 Pace::Rate(_) => {}
             }
+            if let Some(period) = self.load.quiet
+                && now >= next_quiet
+            {
+                self.send_quietly()?;
+                next_quiet = (next_quiet + period).max(now);
+            }
             self.receive(now)?;
             if let Some(refresher) = &mut self.refresher {
                 refresher.tick(self.flows, now)?;
@@ -197,6 +216,7 @@ impl<'a> Generator<'a> {
         Ok(Outcome {
             seconds: (ended - self.started).as_secs_f64(),
             totals: self.tally.totals(),
+            quiet: self.tally.quiet_totals(),
             skipped: self.skipped,
             refreshes: self.refresher.as_ref().map(Refresher::finish),
         })
@@ -205,7 +225,7 @@ impl<'a> Generator<'a> {
     fn flood(&mut self) -> Result<()> {
         let count = match self.load.sending {
             Sending::Trains => MAX_DATAGRAMS,
-            Sending::Separately => (FLOOD_BATCH / self.flows.lanes.len()).max(1),
+            Sending::Separately => (FLOOD_BATCH / self.busy_lanes).max(1),
         };
         self.send(count).map(drop)
     }
@@ -225,9 +245,7 @@ impl<'a> Generator<'a> {
                 // A train leaves when it is full.
                 Sending::Trains if due < self.train_len() as u64 => break,
                 Sending::Trains => self.train_len(),
-                Sending::Separately => (due as usize)
-                    .div_ceil(self.flows.lanes.len())
-                    .min(MAX_DATAGRAMS),
+                Sending::Separately => (due as usize).div_ceil(self.busy_lanes).min(MAX_DATAGRAMS),
             };
             let sent = self.send(count)?;
             self.skipped += (count - sent) as u64;
@@ -245,13 +263,25 @@ impl<'a> Generator<'a> {
     /// Sends up to this many datagrams on the next lane; returns how many the kernel took.
     fn send(&mut self, count: usize) -> Result<usize> {
         let index = self.next_lane;
-        self.next_lane = (index + 1) % self.flows.lanes.len();
+        self.next_lane = (index + 1) % self.busy_lanes;
+        self.send_on(index, count, self.load.sending)
+    }
+
+    /// One datagram on each quiet lane.
+    fn send_quietly(&mut self) -> Result<()> {
+        for index in self.busy_lanes..self.flows.lanes.len() {
+            self.send_on(index, 1, Sending::Separately)?;
+        }
+        Ok(())
+    }
+
+    fn send_on(&mut self, index: usize, count: usize, sending: Sending) -> Result<usize> {
         let lane = &self.flows.lanes[index];
         let outbox = match lane.header {
             Some(_) => &mut self.to_server,
             None => &mut self.to_relayed,
         };
-        let count = match self.load.sending {
+        let count = match sending {
             Sending::Trains => count.min(outbox.train_len()),
             Sending::Separately => count,
         };
@@ -276,7 +306,7 @@ impl<'a> Generator<'a> {
             stamp.sequence += 1;
         }
         let (socket, to) = (self.flows.socket(lane.socket), lane.to.as_ref());
-        let sent = match self.load.sending {
+        let sent = match sending {
             Sending::Trains => outbox.send_as_train(socket, to, count),
             Sending::Separately => outbox.send_separately(socket, to, count),
         }?;

@@ -31,6 +31,10 @@ pub(crate) struct SendOptions {
     /// Refresh every allocation this often (seconds) beside the load, and report how long the server takes to answer.
     #[arg(long, value_name = "SECONDS", value_parser = RangedU64ValueParser::<u32>::new().range(1..=300))]
     pub(crate) refresh: Option<u32>,
+    /// Have the last allocation send one packet this often (milliseconds) instead of its share, and report its latency by
+    /// itself; needs two allocations.
+    #[arg(long, value_name = "MILLISECONDS", value_parser = RangedU64ValueParser::<u32>::new().range(1..=10_000))]
+    pub(crate) quiet: Option<u32>,
 }
 
 impl SendOptions {
@@ -48,6 +52,7 @@ impl SendOptions {
             refresh: self
                 .refresh
                 .map(|seconds| Duration::from_secs(seconds.into())),
+            quiet: self.quiet.map(|it| Duration::from_millis(it.into())),
         }
     }
 }

@@ -96,6 +96,7 @@ mod tests {
                     worst_loss_percent: 0.0,
                     latency: None,
                 },
+                quiet: None,
                 skipped: 0,
                 refreshes: None,
             })

@@ -22,8 +22,11 @@ pub(crate) struct Tally {
     run: u32,
     payload_bytes: usize,
     lanes: Vec<Lane>,
+    /// The lanes from here on are quiet ones, whose latency counts by itself.
+    first_quiet: usize,
     strange: u64,
     latency: Histogram,
+    quiet_latency: Histogram,
 }
 
 /// Of one lane.
@@ -53,14 +56,16 @@ pub(crate) struct Totals {
 }
 
 impl Tally {
-    /// For a measurement with this many lanes.
-    pub(crate) fn new(run: u32, lanes: usize, payload_bytes: usize) -> Self {
+    /// For a measurement with this many busy lanes, and quiet ones behind them.
+    pub(crate) fn new(run: u32, busy: usize, quiet: usize, payload_bytes: usize) -> Self {
         Self {
             run,
             payload_bytes,
-            lanes: vec![Lane::default(); lanes],
+            lanes: vec![Lane::default(); busy + quiet],
+            first_quiet: busy,
             strange: 0,
             latency: Histogram::new(),
+            quiet_latency: Histogram::new(),
         }
     }
 
@@ -97,7 +102,11 @@ impl Tally {
         } else {
             lane.late += 1;
         }
-        self.latency.record(now.saturating_sub(stamp.sent_at));
+        let latency = match (stamp.lane as usize) < self.first_quiet {
+            true => &mut self.latency,
+            false => &mut self.quiet_latency,
+        };
+        latency.record(now.saturating_sub(stamp.sent_at));
     }
 
     /// Datagrams that arrived so far.
@@ -105,21 +114,27 @@ impl Tally {
         self.lanes.iter().map(|lane| lane.received).sum()
     }
 
-    /// The result.
+    /// Of the busy lanes.
     pub(crate) fn totals(&self) -> Totals {
-        let sum = |pick: fn(&Lane) -> u64| self.lanes.iter().map(pick).sum();
-        Totals {
-            sent: sum(|lane| lane.sent),
-            received: sum(|lane| lane.received),
-            late: sum(|lane| lane.late),
-            strange: self.strange,
-            worst_loss_percent: self
-                .lanes
-                .iter()
-                .map(Lane::loss_percent)
-                .fold(0.0, f64::max),
-            latency: self.latency.quantiles(),
-        }
+        totals(&self.lanes[..self.first_quiet], self.strange, &self.latency)
+    }
+
+    /// Of the quiet lanes, if there are any.
+    pub(crate) fn quiet_totals(&self) -> Option<Totals> {
+        let lanes = &self.lanes[self.first_quiet..];
+        (!lanes.is_empty()).then(|| totals(lanes, 0, &self.quiet_latency))
+    }
+}
+
+fn totals(lanes: &[Lane], strange: u64, latency: &Histogram) -> Totals {
+    let sum = |pick: fn(&Lane) -> u64| lanes.iter().map(pick).sum();
+    Totals {
+        sent: sum(|lane| lane.sent),
+        received: sum(|lane| lane.received),
+        late: sum(|lane| lane.late),
+        strange,
+        worst_loss_percent: lanes.iter().map(Lane::loss_percent).fold(0.0, f64::max),
+        latency: latency.quantiles(),
     }
 }
 
@@ -172,7 +187,7 @@ mod tests {
     }
 
     fn tally(arrivals: &[Vec<u8>]) -> Totals {
-        let mut tally = Tally::new(RUN, 2, STAMP_BYTES);
+        let mut tally = Tally::new(RUN, 2, 0, STAMP_BYTES);
         tally.sent(0, 4);
         tally.sent(1, 4);
         for arrival in arrivals {
@@ -210,11 +225,25 @@ mod tests {
 
     #[test]
     fn channel_data_counts_only_with_its_header() {
-        let mut tally = Tally::new(RUN, 1, STAMP_BYTES);
+        let mut tally = Tally::new(RUN, 1, 0, STAMP_BYTES);
         let plain = datagram(RUN, 0, 1);
         let framed = [&[0x40, 0, 0, STAMP_BYTES as u8], &plain[..]].concat();
         tally.received(Framing::Channel, &framed, 0);
         tally.received(Framing::Channel, &plain, 0);
         assert_eq!((tally.totals().received, tally.totals().strange), (1, 1));
+    }
+
+    #[test]
+    fn quiet_lanes_count_by_themselves() {
+        let mut tally = Tally::new(RUN, 1, 1, STAMP_BYTES);
+        tally.sent(0, 1);
+        tally.sent(1, 2);
+        tally.received(Framing::Plain, &datagram(RUN, 0, 1), 9_000);
+        tally.received(Framing::Plain, &datagram(RUN, 1, 1), 3_000);
+        let (busy, quiet) = (tally.totals(), tally.quiet_totals().unwrap());
+        assert_eq!((busy.sent, quiet.sent), (1, 2));
+        assert_eq!(busy.latency.unwrap().max_us, 8.0);
+        assert_eq!(quiet.latency.unwrap().max_us, 2.0);
+        assert_eq!(Tally::new(RUN, 1, 0, STAMP_BYTES).quiet_totals(), None);
     }
 }
