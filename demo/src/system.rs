@@ -134,12 +134,20 @@ impl System {
     ///
     /// If it does not join the portal.
     pub fn start_relay(&mut self) -> Result<()> {
-        let (v4, v6) = self.scenario.relay_addresses();
-        let command = self
-            .launcher()
-            .relay(self.testbed.host(host::RELAY)?, v4, v6)?;
+        let command = self.relay_command()?;
         self.start(host::RELAY, command)?;
         self.wait_healthy(host::RELAY, HEALTH, "/readyz")
+    }
+
+    /// The relay's program with its configuration, on its host.
+    ///
+    /// # Errors
+    ///
+    /// If this executable cannot be found.
+    pub fn relay_command(&self) -> Result<Command> {
+        let (v4, v6) = self.scenario.relay_addresses();
+        self.launcher()
+            .relay(self.testbed.host(host::RELAY)?, v4, v6)
     }
 
     /// Starts the gateway.

@@ -163,3 +163,32 @@ fn nobody_elses_server_is_loaded() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("is not on loopback"), "{stderr}");
 }
+
+#[test]
+fn a_quiet_allocation_counts_by_itself() {
+    let rate = RATE.to_string();
+    let arguments = [
+        "load",
+        "--rate",
+        &rate,
+        "--allocations",
+        "3",
+        "--quiet",
+        "100",
+        "--direction",
+        "both",
+        "--seconds",
+        "1",
+        "--no-pin",
+        "--json",
+    ];
+    let Some(result) = measure(&arguments) else {
+        return;
+    };
+    let quiet = &result["quiet"];
+    // One each way every tenth of a second, unless the machine is busy with something else.
+    let sent = quiet["sent"].as_u64().unwrap();
+    assert!((2..=20).contains(&sent), "{result}");
+    assert!(quiet["latency"]["p99_us"].as_f64().unwrap() > 0.0);
+    assert!(result["sent"].as_u64().unwrap() > sent, "{result}");
+}

@@ -16,5 +16,6 @@ mod process;
 mod raw;
 mod relaying;
 mod restart;
+mod standalone;
 mod turnutils;
 mod workers;

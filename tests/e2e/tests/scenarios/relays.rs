@@ -23,6 +23,9 @@ use crate::{
 const SECOND_RELAY: &str = "relay-2";
 const SECOND_RELAY_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 21);
 
+/// From the start of a relay that has kept its secret to the first answer.
+const BACK_WITH_SECRET: Duration = Duration::from_secs(10);
+
 pub(crate) const CASES: &[Case] = &[
     Case::new(
         "relay_restart_keeps_direct_traffic",
@@ -33,6 +36,11 @@ pub(crate) const CASES: &[Case] = &[
         "relay_restart_relayed_traffic_recovers",
         Scenario::Relayed,
         relay_restarts_relayed,
+    ),
+    Case::new(
+        "relay_restart_with_and_without_its_secret",
+        Scenario::Relayed,
+        relay_restarts_with_and_without_its_secret,
     ),
     Case::new("relay_drains_then_ends", Scenario::Direct, relay_drains),
     Case {
@@ -88,6 +96,39 @@ fn relay_restarts_relayed(system: &mut System) -> Result<()> {
     traffic
         .wait_for_answers(restarted, BACK_WITHIN)
         .context("after the relay's restart")?;
+    page(system, APP_NAME)
+}
+
+/// With the secret of before, the portal takes it for the same relay and says nothing to anybody: client and gateway find
+/// out by themselves that their allocations are gone. With another secret they are told of a new relay.
+fn relay_restarts_with_and_without_its_secret(system: &mut System) -> Result<()> {
+    let secret = system.directory().join("relay-secret");
+    let start = |system: &mut System| {
+        let mut command = system.relay_command()?;
+        command.env("STAMP_SECRET_FILE", &secret);
+        system.start_until(host::RELAY, command, "Joined the portal")
+    };
+    system.start_web()?;
+    system.start_portal()?;
+    start(system)?;
+    system.start_gateway()?;
+    system.start_client()?;
+    let traffic = Both::of(system)?;
+
+    system.kill_process(host::RELAY)?;
+    let restarted = Instant::now();
+    start(system)?;
+    traffic
+        .wait_for_answers(restarted, BACK_WITH_SECRET)
+        .context("with the same secret")?;
+
+    system.kill_process(host::RELAY)?;
+    std::fs::remove_file(&secret)?;
+    let restarted = Instant::now();
+    start(system)?;
+    traffic
+        .wait_for_answers(restarted, BACK_WITHIN)
+        .context("with another secret")?;
     page(system, APP_NAME)
 }
 
