@@ -14,14 +14,14 @@ use super::{
     socket::Batch,
     sockets::{SocketId, Sockets},
 };
-use crate::platform::datagrams::Ecn;
+use crate::platform::datagrams::{Ecn, MAX_DEPARTURES};
 
 /// Datagrams of one batch: what the kernel takes.
 const MAX_SEGMENTS: usize = 64;
 /// Bytes of one batch: one UDP datagram over IPv4 as far as the kernel is concerned; more is lost without an error.
 const MAX_BATCH_BYTES: usize = 65_507;
-/// Flows collected at the same time: as many buffers as one receive call fills.
-const MAX_RUNS: usize = 16;
+/// Flows collected at the same time: as many as one call sends.
+pub(crate) const MAX_RUNS: usize = MAX_DEPARTURES;
 
 /// Runs that are being collected.
 #[derive(Default)]
@@ -84,10 +84,23 @@ impl Forwarder for Outgoing<'_> {
 }
 
 impl Egress {
-    /// Sends everything that was collected.
+    /// Sends everything that was collected. Runs of one socket, which lie beside each other when they come from many
+    /// allocations, share a call.
     pub(crate) fn flush(&mut self, sockets: &mut Sockets) {
+        let of_one_socket = |a: &Run, b: &Run| a.key.socket == b.key.socket;
+        for runs in self.runs.chunk_by(of_one_socket) {
+            match runs {
+                [run] => sockets.send(run.key.socket, run.batch()),
+                runs => {
+                    let last = runs.len() - 1;
+                    let batches: [Batch<'_>; MAX_RUNS] =
+                        std::array::from_fn(|index| runs[index.min(last)].batch());
+                    sockets.send_many(runs[0].key.socket, &batches[..runs.len()]);
+                }
+            }
+        }
         for mut run in self.runs.drain(..) {
-            run.send(sockets);
+            run.bytes.clear();
             self.spare.push(run.bytes);
         }
     }
@@ -143,14 +156,17 @@ impl Run {
         self.bytes.extend_from_slice(payload);
     }
 
-    fn send(&mut self, sockets: &mut Sockets) {
-        let batch = Batch {
+    fn batch(&self) -> Batch<'_> {
+        Batch {
             to: self.key.to,
             ecn: self.key.ecn,
             bytes: &self.bytes,
             segment_size: self.segment_size,
-        };
-        sockets.send(self.key.socket, batch);
+        }
+    }
+
+    fn send(&mut self, sockets: &mut Sockets) {
+        sockets.send(self.key.socket, self.batch());
         self.bytes.clear();
         self.segments = 0;
         self.is_sealed = false;

@@ -26,7 +26,7 @@ use relay_core::{Command, Server, Train};
 
 use crate::{platform::datagrams::Ecn, shared::Shared, statistics::Statistics};
 use buffers::{Buffers, FEW_BUFFERS};
-use egress::{Egress, Outgoing, listen_socket};
+use egress::{Egress, MAX_RUNS, Outgoing, listen_socket};
 use ready::Ready;
 use siblings::{Inbox, Parcel, Siblings};
 use socket::{Batch, SendCounters};
@@ -219,11 +219,13 @@ impl Worker {
         None
     }
 
-    /// Gives readable sockets their turns, of two receive calls each.
+    /// Gives readable sockets their turns, of two receive calls each. What allocations bring for clients leaves through one
+    /// socket, so it is collected over some turns.
     fn receive(&mut self) {
+        let mut collecting = 0;
         for _ in 0..TURNS_PER_POLL {
             let Some(id) = self.ready.next() else {
-                return;
+                break;
             };
             let now = Instant::now();
             let first = match id {
@@ -235,7 +237,18 @@ impl Worker {
             {
                 self.ready.add_busy(id);
             }
+            collecting += 1;
+            if collecting == MAX_RUNS {
+                self.flush();
+                collecting = 0;
+            }
         }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        self.egress.flush(&mut self.sockets);
+        self.siblings.dispatch();
     }
 
     /// Handles what one receive call brings. Whether there may be more: a call that fills its last buffer has not seen
@@ -268,8 +281,9 @@ impl Worker {
             self.handle_train(id, index, now);
             self.execute_commands(now);
         }
-        self.egress.flush(&mut self.sockets);
-        self.siblings.dispatch();
+        if matches!(id, SocketId::Listen(_)) {
+            self.flush();
+        }
         filled == most
     }
 

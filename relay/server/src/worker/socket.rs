@@ -13,7 +13,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::standing::{self, Look};
 use crate::platform::{
     self,
-    datagrams::{self, Departure, Ecn, Receiver},
+    datagrams::{self, Departure, Ecn, MAX_DEPARTURES, Receiver},
 };
 
 /// Datagrams that wait for one socket; what comes on top is dropped. A quarter of a second at 1000 packets per second.
@@ -220,6 +220,45 @@ impl UdpSocket {
         }
     }
 
+    /// Sends batches in their order, as many per call as the kernel takes.
+    pub(crate) fn send_many(&mut self, mut batches: &[Batch<'_>], counters: &mut SendCounters) {
+        while let Some((first, rest)) = batches.split_first() {
+            let sent = match self.queue.is_empty() && !rest.is_empty() {
+                true => self.transmit_whole(batches, counters),
+                false => 0,
+            };
+            if sent > 0 {
+                batches = &batches[sent..];
+            } else {
+                self.send(*first, counters);
+                batches = rest;
+            }
+        }
+    }
+
+    /// Hands batches that need one message each to the kernel by one call; returns how many it took. Those that it did
+    /// not take, for whatever reason, have to be sent one by one.
+    fn transmit_whole(&self, batches: &[Batch<'_>], counters: &mut SendCounters) -> usize {
+        let last = batches[batches.len() - 1];
+        let departures: [Departure<'_>; MAX_DEPARTURES] = std::array::from_fn(|index| {
+            let batch = batches.get(index).unwrap_or(&last);
+            self.departure(batch, batch.bytes)
+        });
+        let whole = batches
+            .iter()
+            .take(MAX_DEPARTURES)
+            .take_while(|batch| batch.bytes.len() <= self.part_len(batch.segment_size))
+            .count();
+        let sent = match whole {
+            0 => 0,
+            _ => datagrams::send_many(&self.io, &departures[..whole]).unwrap_or(0),
+        };
+        counters.calls += u64::from(sent > 0);
+        let datagrams: usize = batches[..sent].iter().map(Batch::datagrams).sum();
+        counters.datagrams += datagrams as u64;
+        sent
+    }
+
     /// The socket takes datagrams again.
     pub(crate) fn flush(&mut self, counters: &mut SendCounters) {
         while let Some(mut first) = self.queue.pop_front() {
@@ -290,15 +329,18 @@ impl UdpSocket {
     }
 
     fn transmit_part(&self, batch: &Batch<'_>, part: &[u8]) -> io::Result<()> {
+        datagrams::send(&self.io, &self.departure(batch, part))
+    }
+
+    fn departure<'b>(&self, batch: &Batch<'_>, part: &'b [u8]) -> Departure<'b> {
         let segment_size = (batch.segment_size < part.len()).then_some(batch.segment_size);
-        let departure = Departure {
+        Departure {
             to: batch.to,
             source: self.plan.source,
             ecn: batch.ecn,
             bytes: part,
             segment_size: segment_size.and_then(|size| u16::try_from(size).ok()),
-        };
-        datagrams::send(&self.io, &departure)
+        }
     }
 
     /// Bytes that one call may take.

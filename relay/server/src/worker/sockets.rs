@@ -218,6 +218,14 @@ impl Sockets {
         }
     }
 
+    /// As [`Self::send`], in this order.
+    pub(crate) fn send_many(&mut self, id: SocketId, batches: &[Batch<'_>]) {
+        if let Some(socket) = self.table.get_mut(&id) {
+            socket.send_many(batches, &mut self.counters);
+            socket.await_room(&self.registry, id.token());
+        }
+    }
+
     /// The socket takes datagrams again.
     pub(crate) fn flush(&mut self, id: SocketId) {
         if let Some(socket) = self.table.get_mut(&id) {

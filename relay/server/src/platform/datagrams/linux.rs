@@ -1,7 +1,7 @@
-//! `recvmmsg` and `sendmsg` with UDP receive and segmentation offload (udp(7), cmsg(3)).
+//! `recvmmsg`, `sendmsg` and `sendmmsg` with UDP receive and segmentation offload (udp(7), cmsg(3)).
 //!
-//! Addresses and control messages are read and written as bytes, in the kernel's layout; unsafe are only the two calls
-//! and what they need for their arguments.
+//! Addresses and control messages are read and written as bytes, in the kernel's layout; unsafe are only the calls and
+//! what they need for their arguments.
 
 use std::{
     io, mem,
@@ -10,7 +10,7 @@ use std::{
     ptr,
 };
 
-use super::{Arrival, Departure, Ecn, MAX_MESSAGES};
+use super::{Arrival, Departure, Ecn, MAX_DEPARTURES, MAX_MESSAGES};
 use crate::platform::unix::set_option;
 
 /// Bytes of an IPv4 socket address, with its padding.
@@ -139,27 +139,74 @@ impl Receiver {
 /// # Errors
 /// [`io::ErrorKind::WouldBlock`] if the socket's buffer is full; what the kernel says otherwise.
 pub(crate) fn send(socket: &impl AsRawFd, departure: &Departure<'_>) -> io::Result<()> {
-    let mut name = Name([0; NAME_V6]);
-    let mut control = Control([0; CONTROL_BYTES]);
-    let name_len = write_name(&mut name, departure.to);
-    let control_len = write_control(&mut control, departure);
-    let mut vector = libc::iovec {
-        iov_base: departure.bytes.as_ptr().cast_mut().cast(),
-        iov_len: departure.bytes.len(),
-    };
-    let [mut header] = empty_headers();
-    let header = &mut header.msg_hdr;
-    header.msg_name = name.0.as_mut_ptr().cast();
-    header.msg_namelen = name_len as libc::socklen_t;
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    if control_len > 0 {
-        header.msg_control = control.0.as_mut_ptr().cast();
-        header.msg_controllen = control_len as _;
-    }
-    // SAFETY: the header points to a vector, a name and a control buffer that live until the call returns and are as
-    // long as it says; so does the vector to bytes, which the kernel only reads.
+    let mut message = Message::EMPTY;
+    let [mut header] = empty_headers::<1>();
+    message.describe(departure, &mut header.msg_hdr);
+    let header = &raw const header.msg_hdr;
+    // SAFETY: the header points into `message`, which lives until the call returns and is as long as the header says; so
+    // does its vector to the departure's bytes, which the kernel only reads.
     retry(|| unsafe { libc::sendmsg(socket.as_raw_fd(), header, libc::MSG_DONTWAIT) }).map(drop)
+}
+
+/// Sends several messages by one call, at most [`MAX_DEPARTURES`], in their order; returns how many the kernel took.
+///
+/// # Errors
+/// What the kernel says about the first one. Errors of the others show when they are the first.
+pub(crate) fn send_many(socket: &impl AsRawFd, departures: &[Departure<'_>]) -> io::Result<usize> {
+    let mut messages = [Message::EMPTY; MAX_DEPARTURES];
+    let mut headers = empty_headers::<MAX_DEPARTURES>();
+    let count = departures.len().min(MAX_DEPARTURES);
+    let places = messages.iter_mut().zip(&mut headers);
+    for ((message, header), departure) in places.zip(departures) {
+        message.describe(departure, &mut header.msg_hdr);
+    }
+    retry(|| {
+        // SAFETY: the first `count` headers point into `messages`, which live until the call returns and are as long as
+        // the headers say; so do their vectors to the departures' bytes, which the kernel only reads.
+        let result = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT as _,
+            )
+        };
+        result as isize
+    })
+}
+
+/// What the header of a message that is sent points to.
+#[derive(Clone, Copy)]
+struct Message {
+    name: Name,
+    control: Control,
+    vector: libc::iovec,
+}
+
+impl Message {
+    const EMPTY: Self = Self {
+        name: Name([0; NAME_V6]),
+        control: Control([0; CONTROL_BYTES]),
+        vector: EMPTY_VECTOR,
+    };
+
+    /// Fills an empty message and its header, which points to both from then on.
+    fn describe(&mut self, departure: &Departure<'_>, header: &mut libc::msghdr) {
+        let name_len = write_name(&mut self.name, departure.to);
+        let control_len = write_control(&mut self.control, departure);
+        self.vector = libc::iovec {
+            iov_base: departure.bytes.as_ptr().cast_mut().cast(),
+            iov_len: departure.bytes.len(),
+        };
+        header.msg_name = self.name.0.as_mut_ptr().cast();
+        header.msg_namelen = name_len as libc::socklen_t;
+        header.msg_iov = &raw mut self.vector;
+        header.msg_iovlen = 1;
+        if control_len > 0 {
+            header.msg_control = self.control.0.as_mut_ptr().cast();
+            header.msg_controllen = control_len as _;
+        }
+    }
 }
 
 const EMPTY_VECTOR: libc::iovec = libc::iovec {

@@ -6,12 +6,12 @@
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub(crate) use linux::{Receiver, can_segment, prepare, send};
+pub(crate) use linux::{Receiver, can_segment, prepare, send, send_many};
 
 #[cfg(not(target_os = "linux"))]
 mod portable;
 #[cfg(not(target_os = "linux"))]
-pub(crate) use portable::{Receiver, can_segment, prepare, send};
+pub(crate) use portable::{Receiver, can_segment, prepare, send, send_many};
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
@@ -21,6 +21,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 /// Messages that one receive call takes at most.
 pub(crate) const MAX_MESSAGES: usize = 32;
+/// Messages that one send call takes at most.
+pub(crate) const MAX_DEPARTURES: usize = 16;
 
 /// A congestion mark (RFC 3168): the two bits of the IP header that routers may set. 0 says that nobody looks at them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -64,3 +64,11 @@ impl Receiver {
 pub(crate) fn send(socket: &UdpSocket, departure: &Departure<'_>) -> io::Result<()> {
     socket.send_to(departure.bytes, departure.to).map(drop)
 }
+
+/// Sends the first of several messages; returns that it is one.
+pub(crate) fn send_many(socket: &UdpSocket, departures: &[Departure<'_>]) -> io::Result<usize> {
+    let Some(first) = departures.first() else {
+        return Ok(0);
+    };
+    send(socket, first).map(|()| 1)
+}

@@ -125,3 +125,34 @@ fn an_empty_socket_would_block_and_few_buffers_take_few() {
     assert_eq!(receive(&to).unwrap(), 2);
     assert_eq!(receive(&to).unwrap(), 1);
 }
+
+#[test]
+fn several_messages_go_by_one_call_until_one_is_refused() {
+    for host in ["127.0.0.1", "::1"] {
+        let [from, to] = pair(host);
+        let train = [7; 2500];
+        let departure = |bytes, segment_size| Departure {
+            to: to.local_addr().unwrap(),
+            source: None,
+            ecn: Ecn(1),
+            bytes,
+            segment_size,
+        };
+        // Larger than any UDP datagram.
+        let refused = [0; 70_000];
+        let departures = [
+            departure(&b"one"[..], None),
+            departure(&train, Some(1000)),
+            departure(b"", None),
+            departure(&refused, None),
+            departure(b"behind it", None),
+        ];
+        assert_eq!(send_many(&from, &departures).unwrap(), 3);
+        assert!(send_many(&from, &departures[3..]).is_err());
+        assert_eq!(send_many(&from, &departures[4..]).unwrap(), 1);
+        let received = receive(&to);
+        let sizes: Vec<_> = flat(&received).iter().map(|it| it.len()).collect();
+        assert_eq!(sizes, [3, 1000, 1000, 500, 0, 9]);
+        assert!(received.iter().all(|it| it.1 == Ecn(1)));
+    }
+}
