@@ -22,6 +22,7 @@ impl Clock {
     )]
     pub fn start() -> Self {
         let start = Instant::now();
+        crate::logs::set_time(Duration::ZERO);
         Self { start, now: start }
     }
 
@@ -51,5 +52,6 @@ impl Clock {
     /// Moves on; never back.
     pub fn advance_to(&mut self, instant: Instant) {
         self.now = self.now.max(instant);
+        crate::logs::set_time(self.elapsed());
     }
 }

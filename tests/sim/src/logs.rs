@@ -2,8 +2,9 @@
 //! wanted.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     fmt::{self, Write as _},
+    time::Duration,
 };
 
 use tracing::{
@@ -17,6 +18,7 @@ const MAX_LINES: usize = 200_000;
 
 thread_local! {
     static LOG: RefCell<Log> = const { RefCell::new(Log { errors: Vec::new(), lines: None }) };
+    static TIME: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
 struct Log {
@@ -46,13 +48,18 @@ pub fn take_lines() -> Vec<String> {
     LOG.with_borrow_mut(|log| log.lines.take().unwrap_or_default())
 }
 
+/// Sets the virtual time of the lines to come.
+pub fn set_time(elapsed: Duration) {
+    TIME.set(elapsed);
+}
+
 /// Adds a line of the runner's own.
 pub fn note(line: impl FnOnce() -> String) {
     LOG.with_borrow_mut(|log| {
         if let Some(lines) = &mut log.lines
             && lines.len() < MAX_LINES
         {
-            lines.push(line());
+            lines.push(format!("{:?} {}", TIME.get(), line()));
         }
     });
 }
@@ -85,7 +92,7 @@ impl Subscriber for Collector {
             if let Some(lines) = &mut log.lines
                 && lines.len() < MAX_LINES
             {
-                lines.push(line);
+                lines.push(format!("{:?} {line}", TIME.get()));
             }
         });
     }

@@ -1,11 +1,11 @@
 //! What was seen during a transition: the evidence that assertions judge.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use connlib_model::{ResourceView, TunConfig};
 use ip_packet::IpPacket;
 
-use crate::transition::Component;
+use crate::{logs, transition::Component};
 
 /// Everything that was seen, in order, with the time since the start of the case.
 #[derive(Debug, Clone, Default)]
@@ -197,8 +197,23 @@ fn wireguard_type(bytes: &[u8]) -> Option<u8> {
 }
 
 impl Trace {
-    /// Adds an entry.
+    /// Adds an entry, and what people want to know of it to the log.
     pub fn push(&mut self, at: Duration, entry: Entry) {
+        match &entry {
+            Entry::Wire(wire) => logs::note(|| format!("~~~ {wire}")),
+            Entry::TunConfig { .. } | Entry::Resources { .. } => {}
+            Entry::Request { .. }
+            | Entry::Arrival { .. }
+            | Entry::Return { .. }
+            | Entry::DnsResponse { .. }
+            | Entry::DnsFailure { .. }
+            | Entry::HostLookup { .. }
+            | Entry::Restarted { .. }
+            | Entry::ChannelOpened { .. }
+            | Entry::ToPortal { .. }
+            | Entry::Tcp { .. }
+            | Entry::Violation { .. } => logs::note(|| format!("--- {entry:?}")),
+        }
         self.entries.push((at, entry));
     }
 
@@ -206,6 +221,20 @@ impl Trace {
     pub fn violation(&mut self, at: Duration, assertion: u8, text: impl Into<String>) {
         let text = text.into();
         self.push(at, Entry::Violation { assertion, text });
+    }
+}
+
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            from,
+            source,
+            destination,
+            len,
+            class,
+            ..
+        } = self;
+        write!(f, "{from:?} {source} > {destination} {class:?} {len} B")
     }
 }
 

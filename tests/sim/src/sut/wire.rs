@@ -8,6 +8,7 @@ use netsim::{Delivery, DropReason, HostId, Sent, Transport, Tuple};
 use super::{World, relay::Outgoing};
 use crate::{
     assertions::wire,
+    logs,
     trace::{Class, Entry, Wire},
     transition::Component,
 };
@@ -80,6 +81,9 @@ impl World {
         let tuple = Tuple::new(Transport::Udp, source, destination);
         let size = payload.len() + OVERHEAD;
         let sent = self.net.send(host, tuple, size, payload, self.clock.now());
+        if let Sent::Dropped(reason) = &sent {
+            logs::note(|| format!("~~~ lost: {reason:?}"));
+        }
         match sent {
             Sent::Dropped(DropReason::NoRoute)
                 if !self.known_addresses.contains(&destination.ip()) =>
@@ -99,7 +103,12 @@ impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery<Vec<u8>>) {
         let (to, from) = (delivery.tuple.destination, delivery.tuple.source);
         let now = self.clock.now();
-        match self.owners.get(&delivery.host).copied() {
+        let owner = self.owners.get(&delivery.host).copied();
+        logs::note(|| {
+            let (class, len) = (Class::of(&delivery.payload), delivery.payload.len());
+            format!("+++ {owner:?} {to} < {from} {class:?} {len} B")
+        });
+        match owner {
             Some(Component::Relay(index)) => {
                 let outputs = self.relays[index].handle(to, from, &delivery.payload, now);
                 self.relay_outputs(index, outputs);
