@@ -14,9 +14,8 @@ use zeroize::Zeroizing;
 use super::common::{Common, FailReason, OpenError};
 use super::session::Session;
 use super::timing::{
-    HOLD_AFTER_TIME, MAX_BAD_RESPONSES, MAX_PENDING, MAX_WAIT, PROACTIVE_INTERVAL,
-    REKEY_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, REPEAT_INTERVAL, UNANSWERED_TIMEOUT,
-    WIPE_AFTER_TIME,
+    HOLD_AFTER_TIME, MAX_PENDING, MAX_WAIT, PROACTIVE_INTERVAL, REKEY_AFTER_TIME,
+    REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, REPEAT_INTERVAL, UNANSWERED_TIMEOUT, WIPE_AFTER_TIME,
 };
 use super::train::{OpenSink, OpenedTrain, open_run};
 use crate::engine::{Engine, EngineConfig, EngineError};
@@ -69,7 +68,8 @@ struct Handshake {
     retry_at: Instant,
     /// Local indices of the last two initiations, newest first: those that the engine can match with a response.
     answerable: [Option<u32>; 2],
-    bad_responses: u8,
+    /// The initiation whose response did not decrypt.
+    refused: Option<u32>,
 }
 
 impl<E: Engine> Initiator<E> {
@@ -223,7 +223,7 @@ impl<E: Engine> Initiator<E> {
             }
             Err(error) => {
                 if error == EngineError::Undecryptable {
-                    self.bad_response(common);
+                    self.bad_response(common, receiver);
                 }
                 Err(error.into())
             }
@@ -345,7 +345,7 @@ impl<E: Engine> Initiator<E> {
                 .last_init_at
                 .map_or(now, |at| now.max(at + REKEY_TIMEOUT)),
             answerable: [None; 2],
-            bad_responses: 0,
+            refused: None,
         });
         self.retry(common, now);
     }
@@ -427,13 +427,15 @@ impl<E: Engine> Initiator<E> {
         self.data_sent(common, outcome.sent, outcome.bytes, now);
     }
 
-    fn bad_response(&mut self, common: &mut Common) {
+    /// When the responses to two initiations do not decrypt, the keys differ and retrying cannot help. One initiation may
+    /// well have several responses: the network doubles datagrams, and a responder with a spare key answers under that too.
+    fn bad_response(&mut self, common: &mut Common, initiation: u32) {
         let Some(handshake) = &mut self.handshake else {
             return;
         };
-        handshake.bad_responses += 1;
+        let first = *handshake.refused.get_or_insert(initiation);
 
-        if handshake.bad_responses >= MAX_BAD_RESPONSES {
+        if first != initiation {
             self.fail(common, FailReason::KeysDiffer);
         }
     }

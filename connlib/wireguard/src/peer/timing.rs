@@ -55,6 +55,3 @@ pub const MAX_HELD: usize = 16;
 
 /// How long a responder lets a packet wait for that.
 pub const MAX_HOLD_TIME: Duration = Duration::from_secs(5);
-
-/// Responses that do not decrypt in one attempt before it is given up: the keys differ, retrying cannot help.
-pub const MAX_BAD_RESPONSES: u8 = 2;

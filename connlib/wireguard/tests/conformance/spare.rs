@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use connlib_wireguard::SpareOutcome;
 
-use crate::world::{Side, World, millis, secs};
+use crate::world::{RESPONSE, Side, World, millis, secs};
 
 const OLD: [u8; 32] = [9; 32];
 const NEW: [u8; 32] = [10; 32];
@@ -112,6 +112,27 @@ fn the_newest_differing_key_is_the_spare() {
     world.send(Side::Client, 1);
     world.run_for(secs(6));
     assert_eq!(world.gateway.ids(), [1]);
+}
+
+/// A network that doubles datagrams brings the answer under the old key twice; the one under the new key is on its way.
+#[test]
+fn snownet_32_a_doubled_response_under_the_other_key_is_one_response() {
+    let (mut world, _) = World::connected(32, millis(50));
+    world.gateway.add_spare_psk(NEW);
+    world.recreate_client(NEW);
+    world.send(Side::Client, 1);
+    world.run_for(millis(50));
+    let response = world.capture.last().unwrap().clone();
+    assert_eq!(response[0], RESPONSE);
+    world.run_for(millis(50));
+    assert_eq!(world.client.errors.len(), 1);
+    world.open(Side::Client, &response);
+    world.run_for(secs(6));
+    assert_eq!(
+        (world.client.errors.len(), world.gateway.ids()),
+        (2, vec![1])
+    );
+    assert!(world.client.failures().is_empty());
 }
 
 /// Old packets on the way do not end a spare: only a new session does.
