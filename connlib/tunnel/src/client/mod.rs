@@ -138,13 +138,14 @@ impl Client {
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.advance(now);
 
-        self.node.handle_timeout(now);
-        self.drain_node(now);
         if self.sites.handle_timeout(now) {
             self.refresh_resource_list();
         }
         self.resolver.handle_timeout(now);
         self.drain_resolver(now);
+        // Last, because what the resolver sends may make something due in the node.
+        self.node.handle_timeout(now);
+        self.drain_node(now);
     }
 
     /// When [`Client::handle_timeout`] must be called next, or a poll function if that instant is not in the future.
