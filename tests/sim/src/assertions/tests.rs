@@ -347,6 +347,44 @@ fn a14_connections_that_only_gateways_have() {
     assert_eq!(talking(1), BTreeSet::new());
 }
 
+/// Candidates that change wake connections once, not again and again.
+#[test]
+fn a14_connections_that_are_woken() {
+    let woken = |times: u32| {
+        broken_by(|trial| {
+            trial.expected = Expectations {
+                idle_s: 360,
+                ..Expectations::default()
+            };
+            trial.model.connections.clear();
+            trial.entries.clear();
+            let check_at = |at| {
+                let mut wire = datagram(Component::Client(0), Class::Stun, 100);
+                wire.at = at;
+                (at, Entry::Wire(wire))
+            };
+            trial.entries.push(check_at(Duration::ZERO));
+            for time in 1..=times {
+                let since = Duration::from_secs(70) * time;
+                let checks = (0..1_600).map(|check| Duration::from_millis(12) * check);
+                trial
+                    .entries
+                    .extend(checks.map(|after| check_at(since + after)));
+                let announcement = Entry::ToPortal {
+                    from: Component::Client(0),
+                    event: "broadcast_ice_candidates".to_owned(),
+                    resource: None,
+                    connected: true,
+                };
+                trial.entries.push((since, announcement));
+            }
+            trial.entries.sort_by_key(|(at, _)| *at);
+        })
+    };
+    assert_eq!(woken(1), BTreeSet::new());
+    assert!(woken(3).contains(&14));
+}
+
 #[test]
 fn a15_allocations_that_nobody_can_have() {
     assert!(broken_by(|trial| trial.snapshot.allocations[0] = 100).contains(&15));

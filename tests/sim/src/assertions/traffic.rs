@@ -20,6 +20,8 @@ const PERIOD: u64 = 25;
 const MAX_PAIRS: u64 = 8;
 /// Refreshes, renewals and channel bindings in six minutes, generously.
 const EXTRA: u64 = 60;
+/// A connection whose candidates change is active for 20 s (snownet §3.10), and what it has set off goes on for a moment.
+const AWAKE: Duration = Duration::from_secs(25);
 /// A data message of WireGuard without content.
 const KEEPALIVE_LEN: usize = 32;
 /// In front of whatever travels through a relay.
@@ -39,6 +41,21 @@ fn connections(snapshot: &Snapshot) -> u64 {
     let of_clients: usize = snapshot.clients.iter().map(|c| c.connections).sum();
     let of_gateways: usize = snapshot.gateway_connections.iter().sum();
     of_clients.max(of_gateways) as u64
+}
+
+/// When candidates changed: a relay that has forgotten an allocation is noticed when that is refreshed, long after. Once for
+/// each relay; whoever announces candidates again and again is not idle and has no excuse.
+fn awake(evidence: &Evidence<'_>, relays: u64) -> Vec<Duration> {
+    let mut awake: Vec<Duration> = Vec::new();
+    for (at, entry) in evidence.entries {
+        let announces =
+            matches!(entry, Entry::ToPortal { event, .. } if event.contains("candidates"));
+        if announces && awake.last().is_none_or(|since| *at - *since >= AWAKE) {
+            awake.push(*at);
+        }
+    }
+    awake.truncate(relays as usize);
+    awake
 }
 
 pub(super) fn check(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
@@ -75,7 +92,12 @@ pub(super) fn check(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
     let Some(start) = wires.first().map(|wire| wire.at + SETTLING) else {
         return;
     };
-    let late: Vec<_> = wires.iter().filter(|wire| wire.at >= start).collect();
+    let awake = awake(evidence, relays);
+    let is_awake = |at: Duration| awake.iter().any(|since| at >= *since && at - *since < AWAKE);
+    let late: Vec<_> = wires
+        .iter()
+        .filter(|wire| wire.at >= start && !is_awake(wire.at))
+        .collect();
     // Keep-alives and repetitions of applications, also on connections of which the model knows nothing any more, wake the
     // tunnel: that is no idle.
     if late.iter().any(|wire| is_packet(wire)) {

@@ -7,7 +7,7 @@ use super::{
     routing::{Route, Traffic},
 };
 use crate::{
-    topology::{Families, Os, RelaySpec, Target},
+    topology::{Edge, Families, Os, RelaySpec, Target},
     transition::{Component, Destination, Probe, Protocol, Query, Transition},
 };
 
@@ -17,6 +17,12 @@ const RECOVERY_S: u64 = 120;
 
 /// Of a burst to a resource that is not connected, this many of the newest packets must arrive.
 const BURST_KEPT: usize = 16;
+
+/// The cadence at which a host refreshes the state of its edge (snownet §3.10).
+const REFRESHED_EVERY_S: u64 = 25;
+
+/// No initiator sends under a session of this age (snownet T15).
+const SESSION_S: u64 = 170;
 
 impl Model {
     /// Applies a transition and says what it must lead to.
@@ -48,6 +54,9 @@ impl Model {
             } => {
                 expected.idle_s = *seconds;
                 self.send(*client, then, expected);
+                if self.is_forgotten_in_stall(*client, *seconds) {
+                    expected.recovery_s = Some(RECOVERY_S);
+                }
                 // Its gateways have heard nothing of it for this long and may have given it up.
                 self.clients[*client].doubt_connections();
                 self.doubt_connections_of(|tcp| tcp.client == *client);
@@ -164,6 +173,16 @@ impl Model {
             Transition::FlushEdge { .. } => self.paths_cut(expected),
             _ => {}
         }
+    }
+
+    /// Whether the edge of a client that does not run for so long forgets it while its session lives on. What the client
+    /// sends then goes out on a mapping that nobody knows, as after a flush, until it hears from a relay. Under an expired
+    /// session nothing is sent before the new one, which proves the path.
+    fn is_forgotten_in_stall(&self, client: usize, seconds: u64) -> bool {
+        let host = &self.topology.clients[client].host;
+        self.clients[client].edge != Edge::Open
+            && host.expiry_s <= seconds + REFRESHED_EVERY_S
+            && seconds < SESSION_S
     }
 
     fn relays_changed(&mut self, expected: &mut Expectations) {
