@@ -33,7 +33,7 @@ pub enum Plan {
     Test {
         /// The changes, in order.
         edits: Vec<Edit>,
-        /// Arguments of `cargo test`, the filter last.
+        /// Arguments of `cargo test`, the filter last; in front of them may stand variables (`NAME=value`).
         test: Vec<String>,
     },
     /// It does not fit what is built, for this reason.

@@ -125,9 +125,12 @@ impl Runner {
     fn cargo(&self, root: &Path, verb: &[&str], test: &[String], log: &Path) -> Result<Child> {
         let log =
             fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let is_variable = |word: &&String| !word.starts_with('-') && word.contains('=');
+        let (variables, arguments): (Vec<_>, Vec<_>) = test.iter().partition(is_variable);
         Command::new(&self.cargo)
             .args(verb)
-            .args(test)
+            .args(arguments)
+            .envs(variables.iter().filter_map(|word| word.split_once('=')))
             .current_dir(root)
             .env("CARGO_TARGET_DIR", &self.target)
             .stdin(Stdio::null())
