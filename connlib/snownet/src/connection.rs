@@ -33,7 +33,7 @@ use connlib_wireguard::{
     WallClock,
 };
 
-use crate::ice::{Agent, AgentEvent, Timing};
+use crate::ice::{Agent, AgentEvent, Pair, Timing};
 use crate::{Event, IceCredentials, Id, Role};
 
 /// How long a new connection waits for the peer's first candidate.
@@ -235,6 +235,7 @@ where
                     self.disconnected_at = Some(now);
                     // It may be the relay that has forgotten us: new addresses within the grace save the connection.
                     io.relays.probe(self.relay, now);
+                    io.relays.drain_transmits(io.transmits);
                 }
             }
         }
@@ -276,12 +277,27 @@ where
     #[inline]
     fn flush(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
         if self.wireguard.has_output() {
-            self.flush_output(now, io);
+            self.flush_output(None, now, io);
         }
         self.announce(io);
     }
 
-    fn flush_output(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+    /// Answers a handshake message that came on the pair `arrival`.
+    ///
+    /// The peer may have left our path before ICE says so: then we follow. If that is not sure, the answer goes back on that
+    /// pair as well, since one that goes nowhere costs the peer 5 s.
+    fn answer(&mut self, arrival: Pair, now: Instant, io: &mut Io<'_, P, R>) {
+        if let Some(path) = self.state.path() {
+            let path = (path.route.local(), path.remote);
+            self.agent.note_handshake(path, arrival, now);
+            while let Some(event) = self.agent.poll_event() {
+                self.handle_agent_event(event, now, io);
+            }
+        }
+        self.flush_output(Some(arrival), now, io);
+    }
+
+    fn flush_output(&mut self, answered: Option<Pair>, now: Instant, io: &mut Io<'_, P, R>) {
         while let Some(event) = self.wireguard.poll_event() {
             match event {
                 WireGuardEvent::HandshakeCompleted => {
@@ -302,6 +318,12 @@ where
                     }
                 }
                 State::Connected { path, .. } | State::Idle { path } => {
+                    if let Some((source, destination)) = answered
+                        && datagram.kind == DatagramKind::Response
+                        && !path.is_pair(source, destination)
+                    {
+                        io.send(source, destination, datagram.bytes, now);
+                    }
                     let sent = io.send_by(path.route, path.remote, datagram.bytes, now);
                     self.unsent += u64::from(carries_data && !sent);
                 }

@@ -205,8 +205,8 @@ where
             self.with_slot(slot, |connection, io| {
                 let peer = connection.peer();
                 let mut sink = OfPeer { sink, peer };
-                let from = arrival.from.ip();
-                (peer, connection.open_train(train, from, now, &mut sink, io))
+                let pair = (arrival.local, arrival.from);
+                (peer, connection.open_train(train, pair, now, &mut sink, io))
             })
             .ok_or(DecapsulateError::UnknownPeer)
         });

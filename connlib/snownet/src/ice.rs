@@ -4,14 +4,17 @@
 //! the last instant it has seen. Everything that a remote party can make it remember is bounded
 //! here: candidates, source addresses of checks, and reflexive addresses.
 
+mod arrivals;
 mod candidates;
 mod rivals;
 mod timing;
 
 pub(crate) use candidates::{MAX_OPTIMISTIC, optimistic, parse_remote};
+pub(crate) use rivals::Pair;
 pub(crate) use timing::Timing;
 
-use rivals::{Pair, Rivals};
+use arrivals::Arrivals;
+use rivals::Rivals;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -85,7 +88,10 @@ pub(crate) struct Agent {
     deadline: Option<Instant>,
     /// The pair nominated last: our end and the peer's.
     nominated: Option<Pair>,
+    /// A pair to be reported as nominated: the peer has moved there, or confirms that it is where we both are.
+    chosen: Option<Pair>,
     rivals: Rivals,
+    arrivals: Arrivals,
     accepted_candidates: usize,
     check_sources: BTreeSet<SocketAddr>,
     mapped_addresses: BTreeSet<SocketAddr>,
@@ -113,7 +119,9 @@ impl Agent {
             role,
             deadline: None,
             nominated: None,
+            chosen: None,
             rivals: Rivals::default(),
+            arrivals: Arrivals::default(),
             accepted_candidates: 0,
             check_sources: BTreeSet::new(),
             mapped_addresses: BTreeSet::new(),
@@ -313,14 +321,33 @@ impl Agent {
             tracing::warn!("ICE role was yielded although roles are fixed");
         }
         if is_check && self.role == Role::Gateway {
+            self.arrivals.note_check((local, from), now);
             self.watch_nominated_pair((local, from), nominates);
+            self.follow(now);
         }
         taken
+    }
+
+    /// The peer has started a handshake on `pair`, while `path` is ours. If it has left ours, the next event says so.
+    pub(crate) fn note_handshake(&mut self, path: Pair, pair: Pair, now: Instant) {
+        if self.role == Role::Gateway {
+            self.arrivals.note_handshake(path, pair);
+            self.follow(now);
+        }
+    }
+
+    /// Nominates the pair for which the peer has left our path, if it has.
+    fn follow(&mut self, now: Instant) {
+        if let Some(pair) = self.arrivals.take_moved(now) {
+            tracing::debug!(?pair, "Peer has left our path");
+            self.chosen = Some(pair);
+        }
     }
 
     /// Looks for another pair if the peer has left the nominated one.
     fn watch_nominated_pair(&mut self, pair: Pair, nominates: bool) {
         if self.nominated == Some(pair) {
+            self.chosen = nominates.then_some(pair);
             self.rivals.confirm(pair);
         } else if nominates
             && let Some((_, nominated)) = self.nominated
@@ -368,8 +395,15 @@ impl Agent {
         self.deadline = Some(now + UNSETTLED_PAUSE);
     }
 
-    /// The next finding of the agent.
+    /// The next finding of the agent. A nomination comes again when the peer confirms it: we may have followed the peer to
+    /// another pair meanwhile.
     pub(crate) fn poll_event(&mut self) -> Option<AgentEvent> {
+        if let Some((source, destination)) = self.chosen.take() {
+            return Some(AgentEvent::Nominated {
+                source,
+                destination,
+            });
+        }
         loop {
             match self.inner.poll_event()? {
                 IceAgentEvent::NominatedSend {

@@ -1,14 +1,14 @@
 //! The packet path of a connection: nothing here allocates, logs or looks at a clock while packets flow.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use connlib_cover::cover;
-use connlib_wireguard::{OpenSink, OpenedTrain, SealSink, Sealed};
+use connlib_wireguard::{OpenSink, Opened, OpenedTrain, SealSink, Sealed};
 use ip_packet::{Ecn, IpPacket, PacketBatch, Single};
 
 use super::{ChannelSink, Connection, DirectSink, Io, Route, State};
-use crate::ice::Stun;
+use crate::ice::{Pair, Stun};
 use crate::{DatagramSink, Encapsulated, Id, Role};
 
 impl<P, R> Connection<P, R>
@@ -49,17 +49,21 @@ where
         result
     }
 
-    /// Opens WireGuard datagrams, the first of which was found to be for this connection.
+    /// Opens WireGuard datagrams, which came on the pair `arrival`: our end and the peer's. The first of them was found to
+    /// be for this connection.
     #[inline]
     pub(crate) fn open_train<'d>(
         &mut self,
         train: &mut (impl Iterator<Item = &'d [u8]> + Clone),
-        from: IpAddr,
+        arrival: Pair,
         now: Instant,
         sink: &mut impl OpenSink,
         io: &mut Io<'_, P, R>,
     ) -> OpenedTrain {
-        let opened = self.wireguard.open_train(train, from, now, sink);
+        let opened = self.wireguard.open_train(train, arrival.1.ip(), now, sink);
+        if let Some(Ok(Opened::Handshake)) = opened.last {
+            self.answer(arrival, now, io);
+        }
         let woke = opened.has_packet() && self.wake(now);
         cover!("connection/idle-left-by-incoming" if woke);
         if woke {

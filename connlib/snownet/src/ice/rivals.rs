@@ -20,7 +20,7 @@ const PERSISTENCE: u8 = 4;
 const MAX_PAIRS: usize = 128;
 
 /// Our end and the peer's end.
-pub(super) type Pair = (SocketAddr, SocketAddr);
+pub(crate) type Pair = (SocketAddr, SocketAddr);
 
 /// Checks on pairs other than the nominated one.
 #[derive(Debug, Default)]

@@ -150,3 +150,23 @@ fn snownet_33_client_that_lost_its_state_is_back_at_once() {
     });
     world.ping(C, G);
 }
+
+/// The path died together with the client's state: the gateway still believes in it when the client's first handshake comes
+/// another way.
+#[test]
+fn snownet_33_the_answer_goes_the_way_that_the_question_came() {
+    let mut world = World::pair(1, Place::Open, Place::Open);
+    world.establish(C, G);
+    world.run_for(Duration::from_secs(60));
+    let now = world.now;
+    world.net.block(world.hosts[C].id, world.hosts[G].id);
+    world.hosts[C].node.remove(G as u32, now);
+    world.drain(C);
+    world.connect(C, G);
+    world.send(C, G, 4711);
+    world.run_until(Duration::from_millis(1500), |w| {
+        w.received(G, C).contains(&4711)
+    });
+    world.run_for(Duration::from_secs(2));
+    world.ping(C, G);
+}
