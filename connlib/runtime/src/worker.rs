@@ -36,6 +36,8 @@ const INPUT_BUDGET: usize = 64;
 const REBIND_DELAY: Duration = Duration::from_secs(1);
 /// How long a farewell may wait for a blocked socket.
 const FAREWELL: Duration = Duration::from_millis(800);
+/// How often a blocked socket is tried meanwhile.
+const RETRY_FAREWELL: Duration = Duration::from_millis(10);
 
 /// What the other threads hand to the data thread.
 pub(crate) enum Input<R: Role> {
@@ -432,12 +434,23 @@ impl<R: Role> Worker<R> {
     fn say_goodbye(&mut self, now: Instant) {
         self.role.shutdown(now);
         self.queue_transmits();
-        self.flush();
-        let deadline = Instant::now() + FAREWELL;
-        while self.blocked && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
+        let flush = || {
             self.flush();
-        }
+            self.blocked
+        };
+        insist(flush, Instant::now, std::thread::sleep);
+    }
+}
+
+/// Flushes until a socket is not blocked any more, for [`FAREWELL`] at most.
+fn insist(
+    mut is_blocked: impl FnMut() -> bool,
+    mut now: impl FnMut() -> Instant,
+    mut pause: impl FnMut(Duration),
+) {
+    let deadline = now() + FAREWELL;
+    while is_blocked() && now() < deadline {
+        pause(RETRY_FAREWELL);
     }
 }
 
@@ -469,6 +482,8 @@ fn take_turns(mut read: impl FnMut() -> io::Result<Turn>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     /// How often a source is read that never dries and brings `bytes` each time.
@@ -503,6 +518,30 @@ mod tests {
         take_turns(|| Ok(left.pop().map_or(Turn::Over, Turn::Read))).unwrap();
 
         assert!(left.is_empty());
+    }
+
+    /// Flushes a socket that is blocked for the first so many times; how long that took, and how many times it was tried.
+    fn farewell(blocked: usize) -> (Duration, usize) {
+        let (start, elapsed) = (Instant::now(), Cell::new(Duration::ZERO));
+        let mut tries = 0;
+        insist(
+            || {
+                tries += 1;
+                tries <= blocked
+            },
+            || start + elapsed.get(),
+            |pause| elapsed.set(elapsed.get() + pause),
+        );
+        (elapsed.get(), tries)
+    }
+
+    #[test]
+    fn tunnel_72_a_blocked_socket_delays_the_end_by_less_than_a_second() {
+        let (elapsed, tries) = farewell(usize::MAX);
+        assert!(elapsed >= FAREWELL && elapsed < Duration::from_secs(1));
+        assert!(tries > 50, "a socket that has room again is noticed soon");
+        assert_eq!(farewell(0), (Duration::ZERO, 1));
+        assert_eq!(farewell(3), (RETRY_FAREWELL * 3, 4));
     }
 
     #[test]

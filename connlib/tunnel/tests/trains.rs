@@ -11,6 +11,7 @@ mod pair;
 use std::time::Duration;
 
 use connlib_tunnel::segment::{Coalescer, Coalescing, GsoMeta};
+use ip_packet::{Ecn, PacketRef};
 use pair::{Pair, Slots, Stream, Train, Way};
 use proptest::prelude::*;
 
@@ -134,4 +135,70 @@ fn an_undisturbed_train_is_one_super_packet() {
             "{way:?}"
         );
     }
+}
+
+/// The TUN device takes nothing for a while, so that the buffer is full in the middle of a train: what is left comes behind
+/// what was there.
+#[test]
+fn tunnel_80_a_full_buffer_changes_no_order() {
+    const TRAINS: usize = 30;
+    for (way, is_up) in [
+        (Way::Direct, true),
+        (Way::Direct, false),
+        (Way::Relayed, true),
+        (Way::Relayed, false),
+    ] {
+        let mut pair = Pair::connected(way);
+        let mut slots = Slots::new();
+        let mut out = Coalescer::new(Coalescing::OFF);
+        let (mut stream, from) = match is_up {
+            true => (Stream::to_host(PACKETS, SIZE), pair.client_socket),
+            false => (Stream::to_client(PACKETS, SIZE), pair.gateway_socket),
+        };
+        let (mut sequences, mut fills) = (Vec::new(), 0);
+        for _ in 0..TRAINS {
+            let (bytes, gso) = stream.next_super_packet();
+            slots.clear();
+            match is_up {
+                true => pair.client_seals(bytes, gso, &mut slots),
+                false => pair.gateway_seals(bytes, gso, &mut slots),
+            }
+            let train = pair.train(from, &slots);
+            let mut datagrams = train.whole();
+            while !datagrams.is_empty() {
+                if out.is_full() {
+                    fills += 1;
+                    sequences.extend(out.drain().map(|(_, packet)| sequence(packet)));
+                }
+                let (now, ecn) = (pair.now, Ecn::NotEct);
+                match is_up {
+                    true => {
+                        let to = pair.gateway_socket;
+                        let gateway = &mut pair.gateway;
+                        gateway.handle_train(to, train.from, ecn, &mut datagrams, now, &mut out);
+                    }
+                    false => {
+                        let to = pair.client_socket;
+                        let client = &mut pair.client;
+                        client.handle_train(to, train.from, ecn, &mut datagrams, now, &mut out);
+                    }
+                }
+            }
+        }
+        sequences.extend(out.drain().map(|(_, packet)| sequence(packet)));
+        let step = (SIZE - Stream::HEADER) as u32;
+        let in_order = sequences.windows(2).all(|pair| pair[1] - pair[0] == step);
+        assert!(in_order, "{way:?}, up {is_up}: {sequences:?}");
+        assert_eq!(sequences.len(), TRAINS * PACKETS);
+        assert!(fills > 1, "the buffer was full {fills} times");
+    }
+}
+
+/// The sequence number of a TCP packet.
+fn sequence(packet: &[u8]) -> u32 {
+    PacketRef::parse(packet)
+        .unwrap()
+        .as_tcp()
+        .unwrap()
+        .sequence()
 }

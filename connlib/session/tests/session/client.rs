@@ -12,11 +12,14 @@ use connlib_tunnel::segment::GsoMeta;
 use ip_packet::{IpPacket, make};
 use phoenix_channel::FatalError;
 use serde_json::{Value, json};
+use tracing::Level;
 
 use crate::fixtures::{
     CLIENT_V4, GATEWAY, NETWORK, OTHER_RELAY, RELAY, SITE, client_init, flow_created, message,
     network, packet, relay,
 };
+
+use crate::logs::loud;
 
 const GATEWAY_KEY: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 
@@ -284,9 +287,14 @@ fn portal_63_known_gateways_are_listed_after_roaming() {
 #[test]
 fn portal_64_access_that_nobody_asked_for_is_ignored() {
     let mut portal = Portal::up();
-    portal.say("flow_created", flow_created(GATEWAY_KEY));
+    let unasked = loud(|| portal.say("flow_created", flow_created(GATEWAY_KEY)));
+    assert_eq!(unasked, [], "late and doubled answers are ordinary");
     portal.say("resource_deleted", json!(NETWORK));
-    portal.say("flow_created", flow_created(GATEWAY_KEY));
+    let unknown = loud(|| portal.say("flow_created", flow_created(GATEWAY_KEY)));
+    let [(Level::WARN, line)] = &unknown[..] else {
+        panic!("{unknown:?}")
+    };
+    assert!(line.contains(NETWORK), "{line}");
     assert_eq!(portal.session.tunnel().gateways().count(), 0);
 }
 

@@ -8,4 +8,5 @@ mod client;
 mod dispatcher;
 mod fixtures;
 mod gateway;
+mod logs;
 mod pair;

@@ -8,12 +8,13 @@ use connlib_model::{Filter, IpStack};
 use ip_packet::make::{self, Unreachable};
 use ip_packet::{IpPacket, TcpFlags};
 
+use crate::logs::loud;
 use crate::query::{
     A, AAAA, Answer, HTTPS, MX, NOERROR, NXDOMAIN, PTR, SERVFAIL, SRV, SVCB, TXT, query, response,
     to_server,
 };
 use crate::world::{
-    CLIENT_V4, UPSTREAM, World, cidr, cidr_with, dns, dns_with, gateway_v4, internet, own, udp_to,
+    UPSTREAM, World, cidr, cidr_with, dns, dns_with, gateway_v4, internet, own, udp_to,
 };
 
 const QUAD1: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(1, 1, 1, 1)), 53);
@@ -235,24 +236,52 @@ fn tunnel_24_first_tunnelled_query_is_answered_without_retry() {
 #[test]
 fn tunnel_25_late_answer_and_icmp_error() {
     for seconds in [11, 61] {
-        let mut world = tunnelled();
-        send_query(&mut world, 5555, &query(1, "example.org", A));
-        world.settle();
-        let seen = world.received(0).remove(0);
-        world.run_for(Duration::from_secs(seconds));
-        assert_eq!(Answer::of_packet(&world.tun.remove(0)).rcode, SERVFAIL);
-        answer_upstream(&mut world, &seen, &[]);
-        assert!(world.tun.is_empty(), "after {seconds} s");
+        for is_error in [false, true] {
+            let mut world = tunnelled();
+            send_query(&mut world, 5555, &query(1, "example.org", A));
+            world.settle();
+            let seen = world.received(0).remove(0);
+            world.run_for(Duration::from_secs(seconds));
+            assert_eq!(Answer::of_packet(&world.tun.remove(0)).rcode, SERVFAIL);
+            match is_error {
+                false => answer_upstream(&mut world, &seen, &[]),
+                true => refuse_upstream(&mut world, &seen),
+            }
+            assert!(world.tun.is_empty(), "after {seconds} s, error {is_error}");
+        }
     }
 
     let mut world = tunnelled();
     send_query(&mut world, 5556, &query(2, "example.org", A));
     world.settle();
     let seen = world.received(0).remove(0);
-    let error = make::icmp_unreachable(seen.view(), Unreachable::Network).unwrap();
-    world.reply(0, &error);
-    assert_eq!(world.tun.len(), 1);
+    refuse_upstream(&mut world, &seen);
+    assert_eq!(world.tun.len(), 1, "an answer, and no ICMP error beside it");
     assert_eq!(Answer::of_packet(&world.tun[0]).rcode, SERVFAIL);
+    answer_upstream(&mut world, &seen, &[]);
+    assert_eq!(world.tun.len(), 1, "nor the answer that comes later");
+}
+
+#[test]
+fn tunnel_25_upstream_of_ipv6() {
+    let mut world = World::bare(1);
+    world.set_interface(&["[2620:fe::fe]:53".parse().unwrap()], None);
+    world.give_relay();
+    world.add(cidr(1, "2620:fe::/48"));
+    world.connect(1, 0, &udp_to("[2620:fe::1]:1", 0));
+    world.received(0);
+    for (port, late) in [(5555, true), (5556, false)] {
+        send_query(&mut world, port, &query(1, "example.org", A));
+        world.settle();
+        let seen = world.received(0).remove(0);
+        if late {
+            world.run_for(Duration::from_secs(61));
+        }
+        refuse_upstream(&mut world, &seen);
+        answer_upstream(&mut world, &seen, &[]);
+        assert_eq!(world.tun.len(), 1, "late {late}");
+        assert_eq!(Answer::of_packet(&world.tun.remove(0)).rcode, SERVFAIL);
+    }
 }
 
 #[test]
@@ -407,25 +436,28 @@ fn tunnel_28_reset_forgets_look_ups_of_the_host_and_fails_those_of_the_tunnel() 
 
 #[test]
 fn tunnel_29_other_packets_to_a_sentinel_are_dropped() {
-    let mut world = World::new(0);
+    let mut world = World::bare(0);
+    world.set_interface(&[UPSTREAM, "[2620:fe::fe]:53".parse().unwrap()], None);
+    world.give_relay();
     world.add(internet(1));
-    let sentinel = world.sentinels()[0];
-    let IpAddr::V4(sentinel_v4) = sentinel else {
-        panic!("IPv4 upstream")
-    };
-    let ping = make::icmp_echo_request(CLIENT_V4.into(), sentinel_v4.into(), 1, 1, &[]).unwrap();
-    let https = make::tcp_packet(
-        (CLIENT_V4, 1).into(),
-        SocketAddr::new(sentinel, 443),
-        make::TcpHeader {
-            flags: TcpFlags::SYN,
-            ..make::TcpHeader::default()
-        },
-        &[],
-    )
-    .unwrap();
-    for packet in [ping, https, udp_to(&format!("{sentinel}:123"), 1)] {
-        world.send(&packet);
+    let sentinels = world.sentinels();
+    assert!(sentinels[0].is_ipv4() && sentinels[1].is_ipv6());
+    for sentinel in sentinels {
+        let server = |port| SocketAddr::new(sentinel, port);
+        let ping = make::icmp_echo_request(own(sentinel), sentinel, 1, 1, &[]).unwrap();
+        let https = make::tcp_packet(
+            SocketAddr::new(own(sentinel), 1),
+            server(443),
+            make::TcpHeader {
+                flags: TcpFlags::SYN,
+                ..make::TcpHeader::default()
+            },
+            &[],
+        )
+        .unwrap();
+        for packet in [ping, https, udp_to(&server(123).to_string(), 1)] {
+            assert_eq!(loud(|| world.send(&packet)), [], "{packet:?}");
+        }
     }
     assert!(world.tun.is_empty() && world.asked().is_empty() && world.recursive.is_empty());
 }
@@ -588,6 +620,12 @@ fn answer_upstream(world: &mut World, seen: &IpPacket, extra: &[u8]) {
     )
     .unwrap();
     world.reply(0, &packet);
+}
+
+/// A router on the way says that the query's server cannot be reached.
+fn refuse_upstream(world: &mut World, seen: &IpPacket) {
+    let error = make::icmp_unreachable(seen.view(), Unreachable::Network).unwrap();
+    world.reply(0, &error);
 }
 
 /// The application's end of a TCP connection to the first sentinel; no loss, no reordering.

@@ -9,6 +9,7 @@
 mod dns;
 mod flows;
 mod hostile;
+mod logs;
 mod names;
 mod query;
 mod resources;
