@@ -93,7 +93,11 @@ pub(super) fn check(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
         return;
     };
     let awake = awake(evidence, relays);
-    let is_awake = |at: Duration| awake.iter().any(|since| at >= *since && at - *since < AWAKE);
+    let is_awake = |at: Duration| {
+        awake
+            .iter()
+            .any(|since| at >= *since && at - *since < AWAKE)
+    };
     let late: Vec<_> = wires
         .iter()
         .filter(|wire| wire.at >= start && !is_awake(wire.at))
