@@ -336,9 +336,12 @@ impl Agent {
         }
     }
 
-    /// Nominates the pair for which the peer has left our path, if it has.
+    /// Nominates the pair for which the peer has left our path, if it has, and if our end of it still exists: an allocation may be
+    /// gone since the handshake came.
     fn follow(&mut self, now: Instant) {
-        if let Some(pair) = self.arrivals.take_moved(now) {
+        if let Some(pair) = self.arrivals.take_moved(now)
+            && self.inner.local_candidates().any(|c| c.addr() == pair.0)
+        {
             tracing::debug!(?pair, "Peer has left our path");
             self.chosen = Some(pair);
         }
@@ -636,6 +639,24 @@ mod tests {
             let taken = agent.handle_stun(from, from, &message, Instant::now());
             assert!(!taken, "byte {i}");
         }
+    }
+
+    #[test]
+    fn snownet_31_peer_is_not_followed_to_an_address_that_is_gone() {
+        let address = |last, port| SocketAddr::from(([192, 0, 2, last], port));
+        let path = (address(1, 1), address(9, 9));
+        let pair = (address(2, 2), address(9, 9));
+        let followed = |has_address: bool| {
+            let (mut agent, now) = (agent(), Instant::now());
+            if has_address {
+                agent.add_local(Candidate::host(pair.0, "udp").expect("valid"));
+            }
+            agent.arrivals.note_check(pair, now);
+            agent.note_handshake(path, pair, now);
+            agent.chosen
+        };
+        assert_eq!(followed(true), Some(pair));
+        assert_eq!(followed(false), None);
     }
 
     #[test]
