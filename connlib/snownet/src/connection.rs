@@ -148,9 +148,7 @@ where
     /// Carries everything outwards that an input has set off.
     pub(crate) fn settle(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
         self.advance_agent(now, io);
-        while let Some(event) = self.agent.poll_event() {
-            self.handle_agent_event(event, now, io);
-        }
+        self.handle_agent_events(now, io);
         self.flush(now, io);
     }
 
@@ -216,6 +214,12 @@ where
         for check in checks {
             io.requests.record(self.peer, &check.payload, now);
             io.send(check.source, check.destination, &check.payload, now);
+        }
+    }
+
+    fn handle_agent_events(&mut self, now: Instant, io: &mut Io<'_, P, R>) {
+        while let Some(event) = self.agent.poll_event() {
+            self.handle_agent_event(event, now, io);
         }
     }
 
@@ -288,11 +292,8 @@ where
     /// pair as well, since one that goes nowhere costs the peer 5 s.
     fn answer(&mut self, arrival: Pair, now: Instant, io: &mut Io<'_, P, R>) {
         if let Some(path) = self.state.path() {
-            let path = (path.route.local(), path.remote);
-            self.agent.note_handshake(path, arrival, now);
-            while let Some(event) = self.agent.poll_event() {
-                self.handle_agent_event(event, now, io);
-            }
+            self.agent.note_handshake(path.pair(), arrival, now);
+            self.handle_agent_events(now, io);
         }
         self.flush_output(Some(arrival), now, io);
     }
@@ -318,11 +319,11 @@ where
                     }
                 }
                 State::Connected { path, .. } | State::Idle { path } => {
-                    if let Some((source, destination)) = answered
+                    if let Some(pair) = answered
                         && datagram.kind == DatagramKind::Response
-                        && !path.is_pair(source, destination)
+                        && path.pair() != pair
                     {
-                        io.send(source, destination, datagram.bytes, now);
+                        io.send(pair.0, pair.1, datagram.bytes, now);
                     }
                     let sent = io.send_by(path.route, path.remote, datagram.bytes, now);
                     self.unsent += u64::from(carries_data && !sent);

@@ -336,12 +336,23 @@ impl Agent {
         }
     }
 
-    /// Nominates the pair for which the peer has left our path, if it has, and if our end of it still exists: an allocation may be
-    /// gone since the handshake came.
+    /// The peer has sent data on `pair`, while `path` is ours. If it has left ours, the next event says so.
+    pub(crate) fn note_data(&mut self, path: Pair, pair: Pair, now: Instant) {
+        if self.role == Role::Gateway && self.arrivals.has_moved(path, pair, now) {
+            self.choose(pair);
+        }
+    }
+
+    /// Nominates the pair on which the peer has started a handshake, if it has left our path for it.
     fn follow(&mut self, now: Instant) {
-        if let Some(pair) = self.arrivals.take_moved(now)
-            && self.inner.local_candidates().any(|c| c.addr() == pair.0)
-        {
+        if let Some(pair) = self.arrivals.take_moved(now) {
+            self.choose(pair);
+        }
+    }
+
+    /// Nominates a pair if our end of it still exists: an allocation may be gone since something came from there.
+    fn choose(&mut self, pair: Pair) {
+        if self.inner.local_candidates().any(|c| c.addr() == pair.0) {
             tracing::debug!(?pair, "Peer has left our path");
             self.chosen = Some(pair);
         }
@@ -653,10 +664,26 @@ mod tests {
             }
             agent.arrivals.note_check(pair, now);
             agent.note_handshake(path, pair, now);
-            agent.chosen
+            let by_handshake = agent.chosen.take();
+            agent.note_data(path, pair, now);
+            assert_eq!(agent.chosen, by_handshake);
+            by_handshake
         };
         assert_eq!(followed(true), Some(pair));
         assert_eq!(followed(false), None);
+    }
+
+    #[test]
+    fn snownet_31_controlling_side_follows_nobody() {
+        let credentials = IceCredentials::new("abcd", "password").expect("valid");
+        let mut agent = Agent::new(Role::Client, &credentials, &credentials, 0);
+        let address = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let (path, pair) = ((address(1), address(9)), (address(1), address(8)));
+        agent.add_local(Candidate::host(pair.0, "udp").expect("valid"));
+        let now = Instant::now();
+        agent.arrivals.note_check(pair, now);
+        agent.note_data(path, pair, now);
+        assert_eq!(agent.chosen, None);
     }
 
     #[test]

@@ -64,7 +64,11 @@ where
         if let Some(Ok(Opened::Handshake)) = opened.last {
             self.answer(arrival, now, io);
         }
-        let woke = opened.has_packet() && self.wake(now);
+        let has_packet = opened.has_packet();
+        if has_packet && !self.state.is_on_path(arrival) {
+            self.follow_data(arrival, now, io);
+        }
+        let woke = has_packet && self.wake(now);
         cover!("connection/idle-left-by-incoming" if woke);
         if woke {
             self.settle(now, io);
@@ -72,6 +76,15 @@ where
             self.flush(now, io);
         }
         opened
+    }
+
+    /// Data came on another pair than our path: the peer may have left it before ICE says so, and would miss every reply.
+    #[cold]
+    fn follow_data(&mut self, arrival: Pair, now: Instant, io: &mut Io<'_, P, R>) {
+        if let Some(path) = self.state.path() {
+            self.agent.note_data(path.pair(), arrival, now);
+            self.handle_agent_events(now, io);
+        }
     }
 
     /// Takes a STUN message. Returns whether it was authentic.

@@ -9,6 +9,7 @@ use connlib_wireguard::SealSink;
 use ip_packet::Ecn;
 
 use crate::DatagramSink;
+use crate::ice::Pair;
 
 /// Our end of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub(crate) enum Route<R> {
 
 impl<R> Route<R> {
     /// Our address as the peer sees it (before NATs).
+    #[inline]
     pub(crate) fn local(&self) -> SocketAddr {
         match self {
             Self::Direct { local } | Self::Relayed { local, .. } => *local,
@@ -37,9 +39,10 @@ pub(crate) struct Path<R> {
 }
 
 impl<R> Path<R> {
-    /// Whether a nomination of this pair changes nothing.
-    pub(crate) fn is_pair(&self, source: SocketAddr, destination: SocketAddr) -> bool {
-        self.route.local() == source && self.remote == destination
+    /// Our end and the peer's.
+    #[inline]
+    pub(crate) fn pair(&self) -> Pair {
+        (self.route.local(), self.remote)
     }
 }
 

@@ -1,9 +1,9 @@
 //! States of a connection and the moves between them.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Path;
+use crate::ice::Pair;
 
 /// State with exactly the data that is valid in it.
 pub(super) enum State<R> {
@@ -48,6 +48,12 @@ impl<R> State<R> {
         }
     }
 
+    /// Whether this pair is the path, or there is none yet.
+    #[inline]
+    pub(super) fn is_on_path(&self, pair: Pair) -> bool {
+        self.path().is_none_or(|path| path.pair() == pair)
+    }
+
     pub(super) fn candidate_deadline(&self) -> Option<Instant> {
         match self {
             Self::Connecting {
@@ -69,7 +75,7 @@ impl<R> State<R> {
 
     /// Takes a nominated path. An idle connection stays idle.
     pub(super) fn nominate(&mut self, new: Path<R>, now: Instant) -> Nomination {
-        let pair: (SocketAddr, SocketAddr) = (new.route.local(), new.remote);
+        let pair = new.pair();
         match self {
             Self::Connecting { held, .. } => {
                 let held = std::mem::take(held);
@@ -79,7 +85,7 @@ impl<R> State<R> {
                 };
                 Nomination::First { held }
             }
-            Self::Connected { path, .. } | Self::Idle { path } if path.is_pair(pair.0, pair.1) => {
+            Self::Connected { path, .. } | Self::Idle { path } if path.pair() == pair => {
                 Nomination::Unchanged
             }
             Self::Connected { path, .. } | Self::Idle { path } => {

@@ -2,9 +2,11 @@
 //!
 //! ICE alone decides about paths, and the controlling side decides in ICE. But the agent of the controlled side learns late that a
 //! nomination is void: it stays on a dead pair for minutes, and what it sends there is lost although the peer has long found
-//! another way. A handshake that the peer starts on another pair is proof of where it sends and receives now. It is believed only
-//! if the peer's own checks agree: they arrive on that pair, and have ceased on our path. So a handshake that was overtaken by a
-//! nomination changes nothing.
+//! another way. What the peer sends on another pair under WireGuard, a handshake or data, is proof of where it sends and receives
+//! now. It is believed only if the peer's own checks agree: they arrive on that pair, and have ceased on our path. So what was
+//! overtaken by a nomination changes nothing.
+//!
+//! A handshake is remembered, since the next one is seconds away; of data there is more, or no reply to be lost.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::Pair;
 
 /// Without a check for this long, an active peer does not use a pair: checks are 1.5 s apart. An idle peer checks every 25 s;
-/// there the handshake is the better witness.
+/// there what it sends is the better witness.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Most pairs that are remembered; checks on further ones are not.
@@ -49,14 +51,18 @@ impl Arrivals {
     /// handshake.
     pub(super) fn take_moved(&mut self, now: Instant) -> Option<Pair> {
         let Handshake { path, pair } = self.handshake?;
-        let is_silent = |at: &Instant| now.saturating_duration_since(*at) >= SILENCE;
-        let has_moved =
-            self.latest.contains_key(&pair) && self.latest.get(&path).is_none_or(is_silent);
+        let has_moved = self.has_moved(path, pair, now);
         if has_moved {
             self.handshake = None;
         }
 
         has_moved.then_some(pair)
+    }
+
+    /// Whether the peer's checks agree that it has left our `path` for `pair`, on which it sends.
+    pub(super) fn has_moved(&self, path: Pair, pair: Pair, now: Instant) -> bool {
+        let is_silent = |at: &Instant| now.saturating_duration_since(*at) >= SILENCE;
+        self.latest.contains_key(&pair) && self.latest.get(&path).is_none_or(is_silent)
     }
 }
 
@@ -109,6 +115,21 @@ mod tests {
         arrivals.note_handshake(pair(1), pair(2));
         arrivals.note_handshake(pair(1), pair(1));
         assert_eq!(arrivals.take_moved(now), None);
+    }
+
+    #[test]
+    fn data_is_believed_when_the_path_has_become_silent() {
+        let now = Instant::now();
+        let mut arrivals = Arrivals::default();
+        arrivals.note_check(pair(1), now);
+        let late = now + SILENCE;
+        assert!(!arrivals.has_moved(pair(1), pair(2), late), "no check");
+        arrivals.note_check(pair(2), now);
+        let early = late - Duration::from_millis(1);
+        assert!(!arrivals.has_moved(pair(1), pair(2), early));
+        assert!(arrivals.has_moved(pair(1), pair(2), late));
+        arrivals.note_check(pair(1), late);
+        assert!(!arrivals.has_moved(pair(1), pair(2), late), "overtaken");
     }
 
     #[test]
