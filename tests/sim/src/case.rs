@@ -12,7 +12,7 @@ use crate::{
     model::{Expectations, ExpectedQuery, Model, Reply},
     sut::World,
     topology::Topology,
-    trace::Entry,
+    trace::{Entry, TcpEvent},
     transition::{Probe, Transition, Transport},
 };
 
@@ -23,6 +23,10 @@ const ATTEMPTS: usize = 300;
 /// Resolvers of applications are more patient: they ask again after so many seconds, over TCP when it has given up.
 const ASK_AGAIN: usize = 5;
 const ASK_AGAIN_TCP: usize = 35;
+/// They give up connecting after so many seconds and connect anew: the system's own attempts are soon a minute apart, so that
+/// [`ATTEMPTS`] would hold no more than six of them. Each may need a name set up first, over two relays, where a third of all
+/// packets is lost each way.
+const CONNECT_AGAIN: usize = 30;
 /// With loss, the replacement of a path may itself need several attempts.
 const LOSSY_RECOVERY: u64 = 3;
 /// For what ended to have come to everybody's notice.
@@ -178,6 +182,11 @@ impl Case {
                 };
                 if attempt % pause == 0 {
                     self.world.ask(query.client, &query.query, query.number);
+                }
+            }
+            if attempt % CONNECT_AGAIN == 0 {
+                for connection in &waiting.tcp {
+                    self.world.connect_again(*connection);
                 }
             }
         }
@@ -354,7 +363,9 @@ impl<'a> Waiting<'a> {
                     Entry::DnsFailure { query, .. } if !self.is_repeating => {
                         self.queries.remove(query);
                     }
-                    Entry::Tcp { connection, .. } => {
+                    Entry::Tcp { connection, event }
+                        if !self.is_repeating || *event != TcpEvent::Closed =>
+                    {
                         self.tcp.remove(connection);
                     }
                     _ => {}

@@ -466,6 +466,17 @@ fn a21_connections_that_are_not_made_stay_silent_or_end() {
             event: TcpEvent::Closed,
         });
     });
+    let given_up = broken_by(|trial| {
+        trial.model.topology.loss = 10;
+        for (_, entry) in &mut trial.entries {
+            if let Entry::Tcp { event, .. } = entry
+                && *event == TcpEvent::Established
+            {
+                *event = TcpEvent::Closed;
+            }
+        }
+    });
+    assert!(given_up.contains(&21));
     assert!(without(|event| *event == TcpEvent::Established).contains(&21));
     assert!(without(|event| matches!(event, TcpEvent::Received(_))).contains(&21));
     assert!(ended.contains(&21));

@@ -144,6 +144,16 @@ impl World {
         self.drain_client(client);
     }
 
+    /// An application gives a connection that is not established up, and makes it anew.
+    pub(crate) fn connect_again(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        let (client, now) = (connection.client, self.clock.now());
+        if let Some(port) = self.clients[client].apps.tcp.connect_again(index, now) {
+            connection.source_port = port;
+            self.drain_client(client);
+        }
+    }
+
     fn use_tcp(&mut self, index: usize, from: Side) {
         let now = self.clock.now();
         let connection = &mut self.connections[index];

@@ -33,7 +33,9 @@ pub(crate) struct Tcp {
 
 struct Connection {
     handle: SocketHandle,
-    local_port: u16,
+    local: SocketAddr,
+    remote: SocketAddr,
+    keep_alive: bool,
     established: bool,
     ended: bool,
 }
@@ -85,23 +87,37 @@ impl Tcp {
         keep_alive: bool,
         now: Instant,
     ) -> u16 {
-        let local_port = self.take_port();
-        let local = SocketAddr::new(source, local_port);
+        let local = SocketAddr::new(source, self.take_port());
         // The stack's patience counts silence: without keep-alives it would end an idle connection.
-        let (patience, keep_alive) = match keep_alive {
+        let (patience, interval) = match keep_alive {
             true => (Some(self.patience), Some(KEEP_ALIVE)),
             false => (None, None),
         };
-        let handle = self.stack.connect(local, to, patience, keep_alive);
         let entry = Connection {
-            handle,
-            local_port,
+            handle: self.stack.connect(local, to, patience, interval),
+            local,
+            remote: to,
+            keep_alive,
             established: false,
             ended: false,
         };
         self.connections.insert(connection, entry);
         self.stack.poll(now);
-        local_port
+        local.port()
+    }
+
+    /// Gives up a connection that is not established, and makes it anew. Gives back its source port.
+    pub(crate) fn connect_again(&mut self, connection: usize, now: Instant) -> Option<u16> {
+        let entry = self.connections.get(&connection);
+        let &Connection {
+            handle,
+            local,
+            remote,
+            keep_alive,
+            ..
+        } = entry.filter(|entry| !entry.established)?;
+        self.stack.remove(handle);
+        Some(self.open(connection, local.ip(), remote, keep_alive, now))
     }
 
     pub(crate) fn send(&mut self, connection: usize, bytes: &[u8], now: Instant) {
@@ -121,7 +137,7 @@ impl Tcp {
 
     /// An ICMP error came for the connection with this source port.
     pub(crate) fn abort(&mut self, port: u16, now: Instant) {
-        let found = self.connections.values().find(|c| c.local_port == port);
+        let found = self.connections.values().find(|c| c.local.port() == port);
         if let Some(entry) = found {
             let socket = self.stack.socket(entry.handle);
             if socket.state() == State::SynSent {
@@ -240,5 +256,35 @@ impl Tcp {
     fn take_port(&mut self) -> u16 {
         self.next_port += 1;
         self.next_port
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_made_anew_from_another_port_until_it_is_established() {
+        let mut now = Instant::now();
+        let (source, to) = (
+            [100, 64, 0, 1].into(),
+            SocketAddr::from(([10, 0, 0, 1], 22)),
+        );
+        let mut tcp = Tcp::new(1, Os::Linux, now);
+        let mut server = Stack::new(2, now);
+        server.listen(to);
+        let first = tcp.open(0, source, to, true, now);
+        let lost = tcp.poll_packet().expect("SYN");
+        now += Duration::from_secs(30);
+        let second = tcp.connect_again(0, now).expect("not established");
+        assert_ne!(first, second);
+        let again = tcp.poll_packet().expect("SYN");
+        assert_ne!(again.source_protocol(), lost.source_protocol());
+        assert_eq!(again.destination_protocol(), lost.destination_protocol());
+        server.receive(again.view(), now);
+        let answer = server.next_packet().expect("SYN-ACK");
+        tcp.receive(answer.view(), now);
+        assert_eq!(tcp.advance(now).0, [(0, TcpEvent::Established)]);
+        assert_eq!(tcp.connect_again(0, now), None);
     }
 }
