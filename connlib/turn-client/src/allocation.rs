@@ -38,6 +38,7 @@ use crate::{
     channels::{Bind, Channels},
     credentials::Authenticator,
     requests::{Kind, Requests},
+    silence::Silence,
 };
 
 /// Peers that wait for an allocation. The oldest is forgotten first: a later datagram to it asks again.
@@ -45,7 +46,7 @@ const MAX_BUFFERED_BINDS: usize = 100;
 /// Peers that the relay refused (403) and that are not asked for again.
 const MAX_REFUSED_PEERS: usize = 64;
 /// Silence towards the relay after which a BINDING holds the NAT's mapping (30 s in strict NATs).
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 /// One TURN allocation, seen from the client.
 #[derive(Debug)]
@@ -98,6 +99,7 @@ struct Lease {
     renew_at: Option<Instant>,
     expires_at: Instant,
     keep_alive_at: Instant,
+    silence: Silence,
 }
 
 /// What [`Allocation::handle_input`] made of a datagram.
@@ -308,7 +310,7 @@ impl Allocation {
         datagram: &'a [u8],
         now: Instant,
     ) -> Option<Unwrapped<'a>> {
-        let State::Allocated(lease) = &self.state else {
+        let State::Allocated(lease) = &mut self.state else {
             return None;
         };
         if lease.active != from {
@@ -316,6 +318,7 @@ impl Allocation {
         }
         let data = ChannelData::parse(datagram, ChannelRange::Wide).ok()?;
         let peer = self.channels.for_receiving(data.number, now)?;
+        lease.silence.heard();
         Some(Unwrapped {
             channel: data.number,
             peer,
@@ -361,6 +364,17 @@ impl Allocation {
         }
         self.bind_channel(peer, now);
         None
+    }
+
+    /// Notes that what is sent through the relay now calls for an answer through it: a check, or packets of a connection whose
+    /// path is checked. If nothing at all comes back, the relay is asked whether it still has our allocation.
+    ///
+    /// Not for answers: whoever has the last word would wait for another one.
+    #[inline]
+    pub fn expect_answer(&mut self, now: Instant) {
+        if let State::Allocated(lease) = &mut self.state {
+            lease.silence.sent(now);
+        }
     }
 
     /// Makes sure that `peer` gets a channel: now, or once there is an allocation.

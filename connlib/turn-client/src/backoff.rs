@@ -6,15 +6,19 @@ use std::time::{Duration, Instant};
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// A request older than this is not sent again; its next trigger (8.125 s) is the verdict.
 const BUDGET: Duration = Duration::from_secs(8);
+/// The same for a question to a silent relay; the verdict falls after 20.8 s. The silence may be that of our own network,
+/// so it takes longer than ICE does to find out (16.5 s), and none of what survives such an outage is lost to the question.
+const PATIENT_BUDGET: Duration = Duration::from_secs(16);
 /// Time that the one transmission of a probe gets.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// When a request is sent again, and when it is dead.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Backoff {
-    /// Transmissions at 0, 1, 2.5 and 4.75 s, verdict at 8.125 s.
+    /// Transmissions at 0, 1, 2.5 and 4.75 s, verdict at 8.125 s; more of them with a larger budget.
     Ladder {
         start: Instant,
+        budget: Duration,
         interval: Duration,
         next: Instant,
     },
@@ -35,8 +39,17 @@ pub(crate) enum Verdict {
 
 impl Backoff {
     pub(crate) fn ladder(now: Instant) -> Self {
+        Self::ladder_of(BUDGET, now)
+    }
+
+    pub(crate) fn patient_ladder(now: Instant) -> Self {
+        Self::ladder_of(PATIENT_BUDGET, now)
+    }
+
+    fn ladder_of(budget: Duration, now: Instant) -> Self {
         Self::Ladder {
             start: now,
+            budget,
             interval: FIRST_INTERVAL,
             next: now + FIRST_INTERVAL,
         }
@@ -51,7 +64,7 @@ impl Backoff {
     /// The same schedule from the beginning.
     pub(crate) fn restarted(self, now: Instant) -> Self {
         match self {
-            Self::Ladder { .. } => Self::ladder(now),
+            Self::Ladder { budget, .. } => Self::ladder_of(budget, now),
             Self::OneShot { .. } => Self::one_shot(now),
         }
     }
@@ -71,7 +84,7 @@ impl Backoff {
         }
         match self {
             Self::OneShot { .. } => Verdict::Dead,
-            Self::Ladder { start, .. } if now >= *start + BUDGET => Verdict::Dead,
+            Self::Ladder { start, budget, .. } if now >= *start + *budget => Verdict::Dead,
             Self::Ladder { interval, next, .. } => {
                 while *next <= now {
                     *interval = *interval * 3 / 2;
@@ -122,6 +135,18 @@ mod tests {
         assert_eq!(backoff.deadline(), start + ms(8125));
         assert_eq!(backoff.advance(start + ms(8124)), Verdict::Wait);
         assert_eq!(backoff.advance(start + ms(8125)), Verdict::Dead);
+    }
+
+    #[test]
+    fn silent_relay_has_more_time_than_ice_takes() {
+        let start = Instant::now();
+        let mut backoff = Backoff::patient_ladder(start);
+        let mut transmissions = 1;
+        while backoff.advance(backoff.deadline()) == Verdict::Resend {
+            transmissions += 1;
+        }
+        assert_eq!(transmissions, 6);
+        assert!(backoff.deadline() > start + ms(20_000), "{backoff:?}");
     }
 
     #[test]

@@ -19,7 +19,8 @@
 //! ```
 //!
 //! Requests must leave before channel data that is framed later: data sent right behind a channel binding is relayed
-//! because the relay handles datagrams of one client in order.
+//! because the relay handles datagrams of one client in order. [`Allocation::expect_answer`] is for channel data that calls
+//! for an answer.
 #![deny(missing_docs)]
 
 mod allocation;
@@ -30,6 +31,7 @@ mod credentials;
 mod output;
 mod requests;
 mod server;
+mod silence;
 
 pub use allocation::{Allocation, Framed, Input, Unwrapped};
 pub use credentials::Credentials;

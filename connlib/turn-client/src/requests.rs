@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Renewal,
     /// REFRESH that asks whether the relay is still there: one transmission.
     Probe,
+    /// REFRESH that asks the same because nothing comes back from the relay.
+    Inquiry,
     /// REFRESH with lifetime 0, for an allocation that only the relay knows about.
     Deletion,
     /// CHANNEL-BIND.
@@ -44,7 +46,7 @@ impl Kind {
         match self {
             Self::Discovery | Self::KeepAlive => Method::Binding,
             Self::Allocate => Method::Allocate,
-            Self::Renewal | Self::Probe | Self::Deletion => Method::Refresh,
+            Self::Renewal | Self::Probe | Self::Inquiry | Self::Deletion => Method::Refresh,
             Self::ChannelBind { .. } => Method::ChannelBind,
         }
     }

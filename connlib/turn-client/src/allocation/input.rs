@@ -16,6 +16,7 @@ use crate::{
     Event, FreeReason,
     backoff::{Backoff, SuspensionBackoff},
     requests::{Answered, Kind},
+    silence::Silence,
 };
 
 /// How often a relay may ask for another nonce before one request is taken for unanswered.
@@ -164,13 +165,15 @@ impl Allocation {
             }
             // 437 to a deletion: there is nothing to delete, which is what we want.
             Kind::Deletion => self.allocate(answered.dst, now),
-            Kind::Renewal | Kind::Probe if code == ErrorCode::ALLOCATION_MISMATCH => {
+            Kind::Renewal | Kind::Probe | Kind::Inquiry
+                if code == ErrorCode::ALLOCATION_MISMATCH =>
+            {
                 cover!("turn/mismatch-allocates-again");
                 info!(?server, "Relay has forgotten our allocation");
                 self.invalidate();
                 self.allocate(answered.dst, now);
             }
-            Kind::Renewal | Kind::Probe => {
+            Kind::Renewal | Kind::Probe | Kind::Inquiry => {
                 warn!(?server, %code, "Relay refused to renew the allocation");
                 self.postpone_renewal(now);
             }
@@ -228,13 +231,16 @@ impl Allocation {
                     relayed, lifetime, ..
                 },
             ) => self.handle_allocated(local, answered.dst, &relayed, lifetime, now),
-            (Kind::Renewal | Kind::Probe, Success::Refresh { lifetime }) => {
+            (Kind::Renewal | Kind::Probe | Kind::Inquiry, Success::Refresh { lifetime }) => {
                 self.handle_renewed(answered.dst, lifetime, now);
             }
             (Kind::Deletion, Success::Refresh { .. }) => self.allocate(answered.dst, now),
             (Kind::ChannelBind { number, .. }, Success::ChannelBind) => {
                 cover!("turn/channel-bound");
                 self.channels.confirm(number, now);
+                if let State::Allocated(lease) = &mut self.state {
+                    lease.silence.heard();
+                }
             }
             // The method has been compared with the request's.
             _ => warn!(kind = ?answered.kind, "Response to another request"),
@@ -273,10 +279,12 @@ impl Allocation {
                 self.allocate(active, now);
             }
             (Some(seconds), State::Allocated(lease)) => {
-                let renewed = Lease::granted(active, seconds, now);
+                let mut silence = lease.silence;
+                silence.heard();
                 *lease = Lease {
                     keep_alive_at: lease.keep_alive_at,
-                    ..renewed
+                    silence,
+                    ..Lease::granted(active, seconds, now)
                 };
             }
             (Some(_), _) => {}
@@ -331,6 +339,7 @@ impl Lease {
             renew_at: Some(now + lifetime / 2),
             expires_at: now + lifetime,
             keep_alive_at: now + KEEP_ALIVE,
+            silence: Silence::default(),
         }
     }
 }

@@ -86,7 +86,7 @@ fn body(kind: Kind) -> RequestBody {
             additional_family: Some(Family::V6),
             ..Allocate::default()
         }),
-        Kind::Renewal | Kind::Probe => RequestBody::Refresh(Refresh::default()),
+        Kind::Renewal | Kind::Probe | Kind::Inquiry => RequestBody::Refresh(Refresh::default()),
         Kind::Deletion => RequestBody::Refresh(Refresh {
             lifetime: Some(0),
             ..Refresh::default()

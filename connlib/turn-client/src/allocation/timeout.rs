@@ -40,16 +40,17 @@ impl Allocation {
             return Some((self.last_now, "queued output of allocation"));
         }
         let of_state = match &self.state {
-            State::Discovering | State::Allocating { .. } => [None; 3],
+            State::Discovering | State::Allocating { .. } => [None; 4],
             State::Allocated(lease) => self.lease_deadlines(lease),
             State::Suspended { retry_at } => [
                 Some((*retry_at, "retry of suspended allocation")),
                 None,
                 None,
+                None,
             ],
             State::Failed { is_noticed, .. } => {
                 let due = (!is_noticed).then_some((self.last_now, "failed allocation"));
-                [due, None, None]
+                [due, None, None, None]
             }
         };
         let retry = self
@@ -68,15 +69,16 @@ impl Allocation {
             .min_by_key(|(at, _)| *at)
     }
 
-    fn lease_deadlines(&self, lease: &Lease) -> [Option<(Instant, &'static str)>; 3] {
-        let renewal = lease
-            .renew_at
-            .filter(|_| !self.is_refreshing())
-            .map(|at| (at, "allocation refresh"));
+    fn lease_deadlines(&self, lease: &Lease) -> [Option<(Instant, &'static str)>; 4] {
+        let is_refreshing = self.is_refreshing();
+        let unless_refreshing = |_: &Instant| !is_refreshing;
+        let renewal = lease.renew_at.filter(unless_refreshing);
+        let question = lease.silence.deadline().filter(unless_refreshing);
         [
             Some((lease.expires_at, "allocation expiry")),
-            renewal,
+            renewal.map(|at| (at, "allocation refresh")),
             Some((lease.keep_alive_at, "relay keep-alive")),
+            question.map(|at| (at, "silent relay")),
         ]
     }
 
@@ -96,6 +98,11 @@ impl Allocation {
         debug!(server = ?self.server, kind = ?pending.kind, dst = %pending.dst, "Request timed out");
         self.requests.settle(request);
         cover!("turn/request-gave-up");
+        if let (Kind::Inquiry, State::Allocated(lease)) = (pending.kind, &self.state)
+            && lease.silence.is_over()
+        {
+            return;
+        }
         match self.active_socket() {
             Some(active) if active == pending.dst => {
                 info!(server = ?self.server, "Relay does not answer any more");
@@ -128,7 +135,7 @@ impl Allocation {
         }
     }
 
-    /// Renewal, keep-alive and channel refreshes of a live allocation.
+    /// Renewal, keep-alive and channel refreshes of a live allocation, and the question whether it is alive.
     fn maintain(&mut self, now: Instant) {
         let refreshing = self.is_refreshing();
         let State::Allocated(lease) = &mut self.state else {
@@ -136,11 +143,17 @@ impl Allocation {
         };
         let active = lease.active;
         let renew = !refreshing && lease.renew_at.is_some_and(|at| now >= at);
+        let ask = !refreshing && lease.silence.deadline().is_some_and(|at| now >= at);
         let keep_alive = now >= lease.keep_alive_at;
         if keep_alive {
             lease.keep_alive_at = now + super::KEEP_ALIVE;
         }
-        if renew {
+        if ask {
+            cover!("turn/silent-relay-asked");
+            debug!(server = ?self.server, "Nothing comes back from the relay");
+            lease.silence.asked(now);
+            self.request(Kind::Inquiry, active, Backoff::patient_ladder(now), now);
+        } else if renew {
             cover!("turn/refresh-at-half-life");
             self.request(Kind::Renewal, active, Backoff::ladder(now), now);
         }
@@ -156,6 +169,6 @@ impl Allocation {
 
     fn is_refreshing(&self) -> bool {
         self.requests
-            .any(|kind| matches!(kind, Kind::Renewal | Kind::Probe))
+            .any(|kind| matches!(kind, Kind::Renewal | Kind::Probe | Kind::Inquiry))
     }
 }

@@ -64,6 +64,7 @@ pub const POINTS: &[Point] = &[
     point("turn/stale-nonce-answered", 1),   // 438
     point("turn/mismatch-deletes-and-allocates", 1), // 437 to ALLOCATE
     point("turn/mismatch-allocates-again", 1), // 437 to REFRESH or CHANNEL-BIND
+    point("turn/silent-relay-asked", 10),    // 3 s without an answer through it
     point("turn/refresh-at-half-life", 20),
     point("turn/channel-bound", 20),
     point("turn/bind-buffered", 1), // before there was an allocation
