@@ -212,8 +212,11 @@ where
         let mut checks = Vec::new();
         self.agent.advance(now, &mut checks);
         for check in checks {
-            io.requests.record(self.peer, &check.payload, now);
-            io.send(check.source, check.destination, &check.payload, now);
+            let is_request = io.requests.record(self.peer, &check.payload, now);
+            let sent = io.send(check.source, check.destination, &check.payload, now);
+            if is_request && sent {
+                io.expect_answer(check.source, now);
+            }
         }
     }
 

@@ -163,7 +163,8 @@ impl<R: Id> Relays<R> {
         })
     }
 
-    /// The channel through `relay` to `peer`, and the relay's socket. Counts as use of the channel; asks for one if there is none.
+    /// The channel through `relay` to `peer`, and the relay's socket, for packets. Counts as use of the channel; asks for one if
+    /// there is none.
     #[inline]
     pub(crate) fn channel(
         &mut self,
@@ -171,7 +172,18 @@ impl<R: Id> Relays<R> {
         peer: SocketAddr,
         now: Instant,
     ) -> Option<(SocketAddr, ChannelNumber)> {
-        self.allocations.get_mut(&relay)?.channel(peer, now)
+        let allocation = self.allocations.get_mut(&relay)?;
+        let channel = allocation.channel(peer, now)?;
+        // Even where packets go one way, ICE checks their path.
+        allocation.expect_answer(now);
+        Some(channel)
+    }
+
+    /// What was just sent through `relay` calls for an answer; without any, the relay is asked about the allocation.
+    pub(crate) fn expect_answer(&mut self, relay: R, now: Instant) {
+        if let Some(allocation) = self.allocations.get_mut(&relay) {
+            allocation.expect_answer(now);
+        }
     }
 
     /// Asks `relay` for a channel to `peer`, unless there is one or one is being made.

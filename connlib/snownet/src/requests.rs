@@ -28,14 +28,15 @@ impl<P: Copy> Requests<P> {
         }
     }
 
-    /// Notes that `peer`'s agent sends `message`, if it is a request.
-    pub(crate) fn record(&mut self, peer: P, message: &[u8], now: Instant) {
+    /// Notes that `peer`'s agent sends `message`, if it is a request. Returns whether it is.
+    pub(crate) fn record(&mut self, peer: P, message: &[u8], now: Instant) -> bool {
         let Some(id) = request_id(message) else {
-            return;
+            return false;
         };
         self.expire(now);
         self.senders.insert(id, peer);
         self.by_age.push_back((now + LIFETIME, id));
+        true
     }
 
     /// Who sent the request that is answered under `id`.

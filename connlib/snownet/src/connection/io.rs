@@ -33,6 +33,13 @@ impl<P, R: Id> Io<'_, P, R> {
         self.send_by(route, destination, payload, now)
     }
 
+    /// What was just sent from `source` calls for an answer. Its relay, if it is an address on one, is asked if none comes.
+    pub(crate) fn expect_answer(&mut self, source: SocketAddr, now: Instant) {
+        if let Some(relay) = self.relays.owner_of(source) {
+            self.relays.expect_answer(relay, now);
+        }
+    }
+
     /// Which way datagrams from `source` go.
     pub(super) fn route(&self, source: SocketAddr) -> Route<R> {
         match self.relays.owner_of(source) {

@@ -105,6 +105,11 @@ impl<R: Id> Allocation<R> {
         self.turn.channel_to(peer, now)
     }
 
+    #[inline]
+    pub(super) fn expect_answer(&mut self, now: Instant) {
+        self.turn.expect_answer(now);
+    }
+
     pub(super) fn bind_channel(&mut self, peer: SocketAddr, now: Instant) {
         self.turn.bind_channel(peer, now);
     }

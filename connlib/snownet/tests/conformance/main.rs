@@ -18,6 +18,7 @@ mod hostile;
 mod idle;
 mod loss;
 mod relays;
+mod silence;
 mod speed;
 mod time;
 mod upsert;
