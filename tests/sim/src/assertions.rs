@@ -113,6 +113,26 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// A5 is about one resolution. A client's process that starts again hands its proxy addresses out anew. One that asks for
+    /// access again has lost its connection, and with it the mappings: the gateway resolves anew (tunnel §3.12).
+    pub fn forget_mappings(&mut self, model: &Model, entries: &[(Duration, Entry)]) {
+        for (_, entry) in entries {
+            match entry {
+                Entry::Restarted { client } => self.mappings.retain(|(of, _), _| of != client),
+                Entry::ToPortal {
+                    from: Component::Client(client),
+                    resource: Some(resource),
+                    ..
+                } => {
+                    let is_over = |name: &str| model.covers(*resource, name);
+                    self.mappings
+                        .retain(|(of, _), (mapped, _)| of != client || !is_over(&mapped.name));
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Takes note of announcements and requests that are not judged.
     pub fn observe(&mut self, entries: &[(Duration, Entry)]) {
         for (at, entry) in entries {
@@ -137,8 +157,10 @@ impl Memory {
 }
 
 /// The state of a name's records that a mapping belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mapped {
+    /// The name.
+    pub name: String,
     /// Versions of the records so far.
     pub versions: usize,
     /// The version that the client announced last.

@@ -13,7 +13,7 @@ use crate::{
     sut::World,
     topology::Topology,
     trace::{Entry, TcpEvent},
-    transition::{Probe, Transition, Transport},
+    transition::{Probe, Side, Transition, Transport},
 };
 
 /// Longest wait for what a transition must lead to: a connection that is found dead (20 s) and made anew.
@@ -27,6 +27,9 @@ const ASK_AGAIN_TCP: usize = 35;
 /// [`ATTEMPTS`] would hold no more than six of them. Each may need a name set up first, over two relays, where a third of all
 /// packets is lost each way.
 const CONNECT_AGAIN: usize = 30;
+/// On a connection that is silent both ends speak again after so many seconds: a server cannot while it waits for the end of the
+/// handshake, and the system's own repetitions are soon a minute apart here, too.
+const SPEAK_AGAIN: usize = 3;
 /// With loss, the replacement of a path may itself need several attempts.
 const LOSSY_RECOVERY: u64 = 3;
 /// For what ended to have come to everybody's notice.
@@ -185,8 +188,14 @@ impl Case {
                 }
             }
             if attempt % CONNECT_AGAIN == 0 {
-                for connection in &waiting.tcp {
+                for connection in &waiting.opened {
                     self.world.connect_again(*connection);
+                }
+            }
+            if attempt % SPEAK_AGAIN == 0 {
+                for connection in &waiting.used {
+                    self.world.use_tcp(*connection, Side::Application);
+                    self.world.use_tcp(*connection, Side::Resource);
                 }
             }
         }
@@ -211,7 +220,23 @@ impl Case {
                 self.failures.push((step, failure));
             }
         }
-        self.last.entries = std::mem::take(&mut self.world.trace.entries);
+        let entries = std::mem::take(&mut self.world.trace.entries);
+        self.note_impatience(&entries);
+        self.last.entries = entries;
+    }
+
+    /// Whether a system runs out of patience is chance where packets are lost: the model cannot know it.
+    fn note_impatience(&mut self, entries: &[(Duration, Entry)]) {
+        for (_, entry) in entries {
+            if let Entry::Tcp {
+                connection,
+                event: TcpEvent::Closed,
+            } = entry
+                && self.model.is_lossy()
+            {
+                self.model.end_connection(*connection);
+            }
+        }
     }
 
     /// Clients whose connections have had the time to become direct, and are not.
@@ -299,7 +324,9 @@ impl Case {
                 self.failures.push((step, failure));
             }
         }
+        self.memory.forget_mappings(&self.model, &entries);
         self.memory.observe(&entries);
+        self.note_impatience(&entries);
         self.last.entries.extend(entries);
         for text in logs::take_errors() {
             self.failures.push((step, Failure::new(22, text)));
@@ -313,7 +340,8 @@ struct Waiting<'a> {
     queries: BTreeMap<u64, &'a ExpectedQuery>,
     /// Whether what fails is tried again.
     is_repeating: bool,
-    tcp: BTreeSet<usize>,
+    opened: BTreeSet<usize>,
+    used: BTreeSet<usize>,
     seen: usize,
 }
 
@@ -334,10 +362,8 @@ impl<'a> Waiting<'a> {
                 .map(|query| (query.number, query))
                 .collect(),
             is_repeating,
-            tcp: opened
-                .map(|(index, _, _)| *index)
-                .chain(expected.used.iter().copied())
-                .collect(),
+            opened: opened.map(|(index, _, _)| *index).collect(),
+            used: expected.used.iter().copied().collect(),
             seen: 0,
         }
     }
@@ -363,17 +389,21 @@ impl<'a> Waiting<'a> {
                     Entry::DnsFailure { query, .. } if !self.is_repeating => {
                         self.queries.remove(query);
                     }
-                    Entry::Tcp { connection, event }
-                        if !self.is_repeating || *event != TcpEvent::Closed =>
-                    {
-                        self.tcp.remove(connection);
+                    Entry::Tcp { connection, event } => {
+                        self.used.remove(connection);
+                        if !self.is_repeating || *event != TcpEvent::Closed {
+                            self.opened.remove(connection);
+                        }
                     }
                     _ => {}
                 }
             }
             self.seen = entries.len();
         }
-        self.probes.is_empty() && self.queries.is_empty() && self.tcp.is_empty()
+        self.probes.is_empty()
+            && self.queries.is_empty()
+            && self.opened.is_empty()
+            && self.used.is_empty()
     }
 
     fn hear(&mut self, number: u64, message: &[u8]) {

@@ -132,6 +132,13 @@ impl Model {
         self.is_lossy() || self.topology.portal.loses_first
     }
 
+    /// A system has run out of patience with a connection.
+    pub fn end_connection(&mut self, connection: usize) {
+        if let Some(tcp) = self.connections.get_mut(connection) {
+            tcp.state = TcpState::Unknown;
+        }
+    }
+
     /// Gateways of a site.
     pub fn gateways_of(&self, site: usize) -> impl Iterator<Item = usize> + '_ {
         let gateways = self.topology.gateways.iter().enumerate();

@@ -45,7 +45,8 @@ pub struct FlowCreated {
 /// Why a granted access could not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlowError {
-    /// No connection can be made without a relay; the portal has to send some. The next packet asks for access again.
+    /// No connection can be made without a relay; the portal has to send some. Packets go on waiting for access, and ask for it
+    /// again as if there had been no answer.
     #[error("no usable relay is known")]
     NoRelays,
     /// The resource is not in the list, or switched off.

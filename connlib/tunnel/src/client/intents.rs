@@ -140,6 +140,14 @@ impl<Q> Intents<Q> {
         Some(pending.held)
     }
 
+    /// Ends the wait of the queries for `resource`, but not of its packets.
+    pub(crate) fn take_queries(&mut self, resource: ResourceId) -> VecDeque<Q> {
+        let pending = self.pending.get_mut(&resource);
+        pending.map_or_else(VecDeque::new, |pending| {
+            std::mem::take(&mut pending.held.queries)
+        })
+    }
+
     /// The requests that are on their way will not be answered (the portal connection starts over): the next packet
     /// for each resource asks at once.
     pub(crate) fn forget_requests(&mut self) {

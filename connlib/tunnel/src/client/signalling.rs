@@ -105,15 +105,18 @@ impl Client {
         if !self.resources.is_active(resource) {
             return Err(FlowError::UnknownResource(resource));
         }
+        if !self.intents.contains(resource) {
+            return Err(FlowError::NoPendingIntent(resource));
+        }
+        if let Err(NoRelays) = self.connect(&flow, now) {
+            let queries = self.intents.take_queries(resource);
+            self.refuse_queries(queries, now);
+            return Err(FlowError::NoRelays);
+        }
         let held = self
             .intents
             .take(resource)
             .ok_or(FlowError::NoPendingIntent(resource))?;
-
-        if let Err(NoRelays) = self.connect(&flow, now) {
-            self.refuse_queries(held.queries, now);
-            return Err(FlowError::NoRelays);
-        }
         self.bind(&flow, now);
         self.announce_domains_of(resource, now);
         self.release(held, flow.gateway, now);

@@ -81,7 +81,7 @@ fn tunnel_35_answers_that_nobody_waits_for_are_ignored() {
 }
 
 #[test]
-fn tunnel_35_without_relay_the_packets_are_lost_and_the_next_one_asks() {
+fn tunnel_35_without_relay_the_packets_wait_and_a_later_one_asks() {
     let mut world = World::bare(1);
     world.set_interface(&[], None);
     world.add(cidr(1, "10.0.0.0/8"));
@@ -94,10 +94,13 @@ fn tunnel_35_without_relay_the_packets_are_lost_and_the_next_one_asks() {
     );
 
     world.send(&udp_to(HOST, 2));
+    assert_eq!(world.asked(), [1], "asked less than 2 s ago");
+    world.run_for(Duration::from_secs(2));
+    world.send(&udp_to(HOST, 3));
     assert_eq!(world.asked(), [1, 1]);
     world.grant(1, 0).unwrap();
     world.run_for(Duration::from_secs(3));
-    assert_eq!(payloads(&world.received(0)), [2]);
+    assert_eq!(payloads(&world.received(0)), [1, 2, 3]);
 }
 
 #[test]

@@ -33,7 +33,7 @@ enum Fate {
 }
 
 pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut Vec<Failure>) {
-    forget_mappings(evidence, memory);
+    memory.forget_mappings(evidence.model, evidence.entries);
     let mut is_claimed = vec![false; evidence.entries.len()];
     for probe in &evidence.expected.probes {
         let seen = collect(evidence, probe, &mut is_claimed);
@@ -49,15 +49,6 @@ pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut
         memory.probes.extend(reaching);
     }
     unexpected(evidence, &is_claimed, failures);
-}
-
-/// A5 is about one resolution: a client's process that starts again hands its proxy addresses out anew.
-fn forget_mappings(evidence: &Evidence<'_>, memory: &mut Memory) {
-    for (_, entry) in evidence.entries {
-        if let Entry::Restarted { client } = entry {
-            memory.mappings.retain(|(of, _), _| of != client);
-        }
-    }
 }
 
 /// Where packets are repeated, those of earlier transitions may still be under way. They too only go where they may.
@@ -284,11 +275,12 @@ fn check_arrival(
         return;
     }
     let state = Mapped {
+        name: name.clone(),
         versions: evidence.model.names.get(name).map_or(0, Vec::len),
         announced: client.announced.get(name).copied().unwrap_or_default(),
     };
     let proxy = (probe.client, request.destination());
-    let old = memory.mappings.insert(proxy, (state, real));
+    let old = memory.mappings.insert(proxy, (state.clone(), real));
     if let Some((old_state, old_real)) = old
         && old_state == state
         && old_real != real

@@ -27,11 +27,10 @@ fn connections(evidence: &Evidence<'_>, failures: &mut Vec<Failure>) {
     for (client, snapshot) in evidence.snapshot.clients.iter().enumerate() {
         let used = &evidence.model.clients[client].connected;
         // Applications keep their connections alive, also those that need not survive.
-        let tcp = evidence.model.connections.iter();
-        let tcp = tcp.filter(|tcp| tcp.client == client);
+        let tcp = evidence.model.in_use_by_tcp(client);
         let sites: std::collections::BTreeSet<_> = used
             .keys()
-            .chain(tcp.map(|tcp| &tcp.resource))
+            .chain(&tcp)
             .map(|resource| evidence.model.resources[*resource].site)
             .collect();
         let gateways: usize = sites

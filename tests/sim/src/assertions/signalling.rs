@@ -7,9 +7,6 @@ use crate::{trace::Entry, transition::Component};
 
 /// Access to one resource is asked for at most this often (tunnel §3.10).
 const INTERVAL: Duration = Duration::from_secs(2);
-/// With loss, an answer may lead to no connection, and the next packet asks at once (tunnel 35): as often as answers come,
-/// from the portal's ear to the gateway's and back.
-const ROUND_TRIP: Duration = Duration::from_millis(80);
 
 pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut Vec<Failure>) {
     for (at, entry) in evidence.entries {
@@ -54,12 +51,8 @@ fn intent(
             format!("{at:?}: client {client} asks for resource {resource}, which is not active");
         failures.push(Failure::new(23, text));
     }
-    let interval = match evidence.model.is_lossy() {
-        true => ROUND_TRIP,
-        false => INTERVAL,
-    };
     let last = memory.intents.insert((client, resource), at);
-    if last.is_some_and(|last| at - last < interval) {
+    if last.is_some_and(|last| at - last < INTERVAL) {
         let text = format!("{at:?}: client {client} asks for resource {resource} again too soon");
         failures.push(Failure::new(23, text));
     }

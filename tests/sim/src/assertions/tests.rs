@@ -16,16 +16,14 @@ use crate::{
     logs,
     model::{Expectations, Model},
     sut::probe_number,
-    topology::{
-        ClientSpec, Failure as Fault, Families, GatewaySpec, HostSpec, NameSpec, ResourceSpec,
-        Target, Topology,
-    },
+    topology::Topology,
     trace::{Class, Entry, TcpEvent, Wire},
-    transition::{
-        Component, Destination, Family, Probe, Protocol, Query, Question, RecordType, Side,
-        Transition, Transport,
-    },
+    transition::{Component, Destination, Family, RecordType, Side, Transition, Transport},
 };
+
+mod setting;
+
+use setting::{datagram, open_tcp, probe, query, topology};
 
 /// Probes of the step.
 const TO_HOST: u64 = 0;
@@ -113,6 +111,7 @@ fn a4_packet_to_a_host_that_is_not_the_names() {
 #[test]
 fn a5_proxy_address_that_changes_its_meaning() {
     let broken = broken_by(|trial| {
+        trial.drop_requests();
         let index = trial.arrival(TO_NAME);
         trial.change_packet(index, |flow| {
             let other = match flow.destination.ip() {
@@ -130,6 +129,7 @@ fn a5_proxy_address_that_changes_its_meaning() {
 fn a5_proxy_address_of_a_client_that_started_again() {
     let broken_after_restart_of = |restarted: usize| {
         broken_by(|trial| {
+            trial.drop_requests();
             for (_, real) in trial.memory.mappings.values_mut() {
                 *real = [10, 9, 0, 3].into();
             }
@@ -139,6 +139,28 @@ fn a5_proxy_address_of_a_client_that_started_again() {
     };
     assert_eq!(broken_after_restart_of(1), BTreeSet::from([5]));
     assert_eq!(broken_after_restart_of(0), BTreeSet::new());
+}
+
+/// Who asks for access again has lost the connection, and with it what the gateway had resolved.
+#[test]
+fn a5_proxy_address_of_a_resource_that_was_asked_for_again() {
+    let broken_after_asking_for = |resource: usize| {
+        broken_by(|trial| {
+            trial.drop_requests();
+            for (_, real) in trial.memory.mappings.values_mut() {
+                *real = [10, 9, 0, 3].into();
+            }
+            let asked = Entry::ToPortal {
+                from: Component::Client(0),
+                event: "create_flow".to_owned(),
+                resource: Some(resource),
+                connected: true,
+            };
+            trial.entries.insert(0, (Duration::ZERO, asked));
+        })
+    };
+    assert!(broken_after_asking_for(0).contains(&5));
+    assert!(!broken_after_asking_for(1).contains(&5));
 }
 
 #[test]
@@ -477,6 +499,20 @@ fn a21_connections_that_are_not_made_stay_silent_or_end() {
         }
     });
     assert!(given_up.contains(&21));
+    let ran_out_of_patience = |loss: u8| {
+        broken_by(|trial| {
+            trial.model.topology.loss = loss;
+            for (_, entry) in &mut trial.entries {
+                if let Entry::Tcp { event, .. } = entry
+                    && matches!(event, TcpEvent::Received(_))
+                {
+                    *event = TcpEvent::Closed;
+                }
+            }
+        })
+    };
+    assert!(ran_out_of_patience(0).contains(&21));
+    assert!(!ran_out_of_patience(10).contains(&21));
     assert!(without(|event| *event == TcpEvent::Established).contains(&21));
     assert!(without(|event| matches!(event, TcpEvent::Received(_))).contains(&21));
     assert!(ended.contains(&21));
@@ -553,6 +589,13 @@ struct Flow {
 }
 
 impl Trial {
+    /// As if access had been granted earlier.
+    fn drop_requests(&mut self) {
+        let is_request = |entry: &Entry| matches!(entry, Entry::ToPortal { event, .. } if event == "create_flow");
+        self.entries.retain(|(_, entry)| !is_request(entry));
+        self.memory.intents.clear();
+    }
+
     /// Probes, queries and connections that all do what they should.
     fn sound() -> Self {
         let mut case = Case::new(&topology());
@@ -680,85 +723,5 @@ impl Trial {
         if let Entry::DnsResponse { message, .. } = &mut self.entries[index].1 {
             change(message);
         }
-    }
-}
-
-fn topology() -> Topology {
-    let gateway = |site| GatewaySpec {
-        site,
-        host: HostSpec::default(),
-    };
-    let resource = |target, site| ResourceSpec {
-        target,
-        site,
-        filters: vec![],
-    };
-    let network = |text: &str| Target::Cidr(text.parse().unwrap());
-    let name = |name: &str, v4: &[[u8; 4]]| NameSpec {
-        name: name.to_owned(),
-        v4: v4.iter().map(|ip| (*ip).into()).collect(),
-        ..NameSpec::default()
-    };
-    Topology {
-        sites: 2,
-        gateways: vec![gateway(0), gateway(1)],
-        clients: vec![ClientSpec {
-            granted: vec![0, 1],
-            system_dns: vec![[192, 0, 2, 53].into(), "2001:db8::53".parse().unwrap()],
-            ..ClientSpec::default()
-        }],
-        resources: vec![
-            resource(network("10.1.0.0/24"), 0),
-            resource(Target::Dns("web.example".to_owned(), Families::Dual), 0),
-            resource(network("10.2.0.0/24"), 1),
-        ],
-        names: vec![
-            name("web.example", &[[10, 9, 0, 1], [10, 9, 0, 2]]),
-            name("out.example", &[[192, 0, 2, 7]]),
-        ],
-        unreachable: vec![([10, 1, 0, 66].into(), Fault::TooBig(1_200))],
-        ..Topology::default()
-    }
-}
-
-fn query(questions: &[(RecordType, &str, Transport)]) -> Transition {
-    let queries = (1..).zip(questions);
-    let queries = queries.map(|(id, (record, name, transport))| Query {
-        question: Question::Records((*name).to_owned(), *record),
-        server: 0,
-        transport: *transport,
-        id,
-    });
-    Transition::Query {
-        client: 0,
-        queries: queries.collect(),
-    }
-}
-
-fn open_tcp(to: [u8; 4]) -> Transition {
-    Transition::OpenTcp {
-        client: 0,
-        to: Destination::Host(to.into()),
-        port: 22,
-        keep_alive: true,
-    }
-}
-
-fn probe(to: Destination) -> Probe {
-    Probe {
-        to,
-        how: Protocol::Udp(80),
-        source: None,
-    }
-}
-
-fn datagram(from: Component, class: Class, len: usize) -> Wire {
-    Wire {
-        at: Duration::ZERO,
-        from,
-        source: SocketAddr::from(([192, 0, 2, 1], 1)),
-        destination: SocketAddr::from(([192, 0, 2, 2], 2)),
-        len,
-        class,
     }
 }

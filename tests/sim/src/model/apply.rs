@@ -7,7 +7,7 @@ use super::{
     routing::{Route, Traffic},
 };
 use crate::{
-    topology::{Edge, Families, Os, RelaySpec, Target},
+    topology::{Edge, Families, Os, RelaySpec, ResourceSpec, Target},
     transition::{Component, Destination, Probe, Protocol, Query, Transition},
 };
 
@@ -130,7 +130,13 @@ impl Model {
                 }
                 expected.settle_ms = 12_000;
             }
-            Transition::ReconnectPortal { away_ms, .. } => expected.settle_ms = away_ms + 3_000,
+            Transition::ReconnectPortal { who, away_ms } => {
+                if let Component::Gateway(gateway) = who {
+                    let site = self.topology.gateways[*gateway].site;
+                    self.note_futile_requests(|resource| resource.site == site);
+                }
+                expected.settle_ms = away_ms + 3_000;
+            }
             Transition::RestartClient { client, .. } => {
                 self.clients[*client].forget_process();
                 self.clients[*client].servers.clear();
@@ -152,7 +158,8 @@ impl Model {
                     tcp.state = TcpState::Unknown;
                 }
                 expected.settle_ms = 3_000;
-                if *end == crate::transition::End::Killed {
+                // A goodbye is sent once, best effort (tunnel §4). It may be overtaken by the end of the allocation that it goes through.
+                if *end == crate::transition::End::Killed || self.topology.reordered > 0 {
                     expected.recovery_s = Some(RECOVERY_S);
                 }
             }
@@ -162,7 +169,7 @@ impl Model {
                 self.relays_changed(expected);
             }
             Transition::PartitionRelays { .. } => {
-                self.note_futile_requests();
+                self.note_futile_requests(|_| true);
                 self.relays_changed(expected);
             }
             Transition::RebootRelays | Transition::MoveRelays => self.relays_changed(expected),
@@ -190,15 +197,17 @@ impl Model {
         expected.settle_ms = 5_000;
     }
 
-    /// Applications repeat what they sent on connections that were not made, also while gateways know no relay. Those do not
-    /// acknowledge access then (portal 80), and the portal says after 15 s that nobody is online.
-    fn note_futile_requests(&mut self) {
+    /// Applications repeat what they sent on connections that were not made, also while gateways are away from the portal, or know
+    /// no relay. Those do not acknowledge access then (portal 80), and the portal says after 15 s that nobody is online.
+    fn note_futile_requests(&mut self, is_meant: impl Fn(&ResourceSpec) -> bool) {
         for tcp in self.connections.clone() {
             if self.is_known(tcp.client, &tcp.to)
                 && let Route::To { resources, .. } =
                     self.route(tcp.client, &tcp.to, Traffic::Tcp(tcp.port))
             {
-                self.clients[tcp.client].out_of_reach.extend(resources);
+                let resources = resources.into_iter();
+                let futile = resources.filter(|resource| is_meant(&self.resources[*resource]));
+                self.clients[tcp.client].out_of_reach.extend(futile);
             }
         }
     }

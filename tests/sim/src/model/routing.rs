@@ -151,11 +151,32 @@ impl Model {
     pub(super) fn matching(&self, client: usize, name: &str) -> Vec<usize> {
         let active = self.clients[client].active();
         active
-            .filter(|resource| match &self.resources[*resource].target {
-                Target::Dns(pattern, _) => names::covers(pattern, name),
-                Target::Cidr(_) | Target::Internet => false,
-            })
+            .filter(|resource| self.covers(*resource, name))
             .collect()
+    }
+
+    /// Whether a resource is a DNS resource that covers a name.
+    pub fn covers(&self, resource: usize, name: &str) -> bool {
+        match &self.resources[resource].target {
+            Target::Dns(pattern, _) => names::covers(pattern, name),
+            Target::Cidr(_) | Target::Internet => false,
+        }
+    }
+
+    /// Where the TCP connections of a client may lead: to what they were opened to, and to where their packets go now. Systems
+    /// repeat those also on connections that were not made.
+    pub fn in_use_by_tcp(&self, client: usize) -> BTreeSet<usize> {
+        let mut resources = BTreeSet::new();
+        for tcp in self.connections.iter().filter(|tcp| tcp.client == client) {
+            resources.insert(tcp.resource);
+            if self.is_known(client, &tcp.to)
+                && let Route::To { resources: now, .. } =
+                    self.route(client, &tcp.to, Traffic::Tcp(tcp.port))
+            {
+                resources.extend(now);
+            }
+        }
+        resources
     }
 
     /// The most specific pattern, then the largest id.

@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    fn use_tcp(&mut self, index: usize, from: Side) {
+    pub(crate) fn use_tcp(&mut self, index: usize, from: Side) {
         let now = self.clock.now();
         let connection = &mut self.connections[index];
         connection.exchanged += 1;
