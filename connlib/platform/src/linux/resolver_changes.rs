@@ -11,7 +11,10 @@ use std::{
 };
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, timeout, timeout_at},
+};
 
 /// What the name of every file of interest begins with, our backup among them.
 const NAME: &str = "resolv.conf";
@@ -19,14 +22,17 @@ const NAME: &str = "resolv.conf";
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 /// A file is written in several steps: look at it after this much silence.
 const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Look at it after this long even without silence: other files of the folder, all of `/etc`, may change without a break. Nobody
+/// who writes the file takes that long, and name resolution is not wrong for longer than that.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// Watches the files from which the host's DNS servers are read.
 #[derive(Debug)]
 pub struct ResolverChanges {
     inotify: AsyncFd<Watches>,
     files: Vec<PathBuf>,
-    /// A change was seen and not told yet.
-    is_pending: bool,
+    /// When a change was seen that was not told yet.
+    pending_since: Option<Instant>,
 }
 
 /// As the reactor wants it.
@@ -75,7 +81,7 @@ impl ResolverChanges {
         let this = Self {
             inotify,
             files,
-            is_pending: false,
+            pending_since: None,
         };
         this.watch_files();
 
@@ -84,12 +90,20 @@ impl ResolverChanges {
 
     /// Waits for the next change. Cancel-safe.
     pub async fn changed(&mut self) {
-        while !self.is_pending {
-            self.is_pending = self.seen().await;
-        }
-        while tokio::time::timeout(DEBOUNCE, self.seen()).await.is_ok() {}
-        self.is_pending = false;
+        let since = loop {
+            if let Some(since) = self.pending_since {
+                break since;
+            }
+            self.pending_since = self.seen().await.then(Instant::now);
+        };
+        let _ = timeout_at(since + LONGEST_WAIT, self.silence()).await;
+        self.pending_since = None;
         self.watch_files();
+    }
+
+    /// Waits until nothing happens in the watched folders.
+    async fn silence(&mut self) {
+        while timeout(DEBOUNCE, self.seen()).await.is_ok() {}
     }
 
     /// Waits for events; whether one was about a file of interest.
@@ -132,9 +146,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(600);
 
     async fn is_told(changes: &mut ResolverChanges, within: Duration) -> bool {
-        tokio::time::timeout(within, changes.changed())
-            .await
-            .is_ok()
+        timeout(within, changes.changed()).await.is_ok()
     }
 
     #[tokio::test]
@@ -158,6 +170,27 @@ mod tests {
         assert!(is_told(&mut changes, LONG).await);
         fs::remove_file(&file).unwrap();
         assert!(is_told(&mut changes, LONG).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_although_other_files_never_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("resolv.conf");
+        let mut changes = ResolverChanges::of(vec![file.clone()]).unwrap();
+        let other = folder.path().join("other");
+        let restless = tokio::spawn(async move {
+            loop {
+                fs::write(&other, "anything").unwrap();
+                tokio::time::sleep(DEBOUNCE / 10).await;
+            }
+        });
+        fs::write(&file, "nameserver 192.0.2.1").unwrap();
+        // Also to somebody who has other things to do meanwhile.
+        let told = async { while !is_told(&mut changes, LONGEST_WAIT / 4).await {} };
+        assert!(timeout(LONG, told).await.is_ok());
+        // Others are still none of our business.
+        assert!(!is_told(&mut changes, SHORT).await);
+        restless.abort();
     }
 
     #[tokio::test]
