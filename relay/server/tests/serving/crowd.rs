@@ -68,15 +68,8 @@ fn sink() -> UdpSocket {
     sink
 }
 
-/// Everybody's allocation holds a backlog of peers' datagrams when the last one's only datagram arrives. It is sent on
-/// before anybody has had a second turn. The kernel's time stamps tell the order, so it does not matter how fast anything
-/// here is.
-#[test]
-fn relay_49_the_quiet_one_is_served_within_a_round() {
-    /// Datagrams that wait for each busy client: three turns.
-    const BACKLOG: usize = 100;
-    /// What an allocation may pass on in one turn: receive calls of four and of thirty-two datagrams.
-    const TURN: usize = 36;
+/// Runs with a relay, the peer of everybody's channel, and the crowd that is ready to use them; not where that cannot be.
+fn with_crowd(run: impl FnOnce(&Relay, &UdpSocket, Vec<(Raw, SocketAddr)>) + Send + 'static) {
     in_namespace(&["ip link set lo up"], || {
         if !can_have_crowd() {
             return;
@@ -87,12 +80,26 @@ fn relay_49_the_quiet_one_is_served_within_a_round() {
         }
         .ready();
         let peer = sink();
-        let mut clients = crowd(&relay, peer.local_addr().unwrap());
+        let clients = crowd(&relay, peer.local_addr().unwrap());
+        run(&relay, &peer, clients);
+    });
+}
+
+/// Everybody's allocation holds a backlog of peers' datagrams when the last one's only datagram arrives. It is sent on
+/// before anybody has had a second turn. The kernel's time stamps tell the order, so it does not matter how fast anything
+/// here is.
+#[test]
+fn relay_49_the_quiet_one_is_served_within_a_round() {
+    /// Datagrams that wait for each busy client: three turns.
+    const BACKLOG: usize = 100;
+    /// What an allocation may pass on in one turn: receive calls of four and of thirty-two datagrams.
+    const TURN: usize = 36;
+    with_crowd(|relay, peer, mut clients| {
         for (client, _) in &clients {
             setsockopt(&client.socket, sockopt::ReceiveTimestampns, &true).unwrap();
         }
 
-        stop(&relay);
+        stop(relay);
         let (_, last) = clients.last().unwrap();
         for (_, relayed) in &clients[..usize::from(BUSY)] {
             for _ in 0..BACKLOG {
@@ -100,7 +107,7 @@ fn relay_49_the_quiet_one_is_served_within_a_round() {
             }
         }
         peer.send_to(b"quiet", last).unwrap();
-        signal(&relay, Signal::SIGCONT);
+        signal(relay, Signal::SIGCONT);
 
         let (quiet, _) = clients.pop().unwrap();
         let served = arrivals(&quiet.socket, 1)[0];
@@ -163,17 +170,7 @@ fn arrivals(socket: &UdpSocket, count: usize) -> Vec<TimeSpec> {
 #[test]
 fn relay_49_busy_allocations_and_a_quiet_one() {
     const ROUNDS: usize = 10;
-    in_namespace(&["ip link set lo up"], || {
-        if !can_have_crowd() {
-            return;
-        }
-        let relay = Launch {
-            allocations: PORTS,
-            ..Launch::new(FIRST_PORT, &ARGUMENTS)
-        }
-        .ready();
-        let sink = sink();
-        let mut clients = crowd(&relay, sink.local_addr().unwrap());
+    with_crowd(|relay, sink, mut clients| {
         let (mut quiet, relayed) = clients.pop().unwrap();
         let peer = socket("127.0.0.1:0");
         quiet.bind(0x4001, peer.local_addr().unwrap());
