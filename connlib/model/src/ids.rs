@@ -16,7 +16,7 @@ pub struct ParseIdError(String);
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
 
@@ -39,6 +39,13 @@ macro_rules! id {
             /// The UUID.
             pub const fn uuid(&self) -> Uuid {
                 self.0
+            }
+        }
+
+        impl std::hash::Hash for $name {
+            /// One number instead of a slice of sixteen bytes with its length: packets look ids up.
+            fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+                state.write_u128(self.as_u128());
             }
         }
 

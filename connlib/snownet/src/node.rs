@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use connlib_lookup::Secret;
 use connlib_wireguard::{HandshakeLimiter, IndexTable, PrivateKey, PublicKey, WallClock};
 use ip_packet::{Ecn, IpPacket, PacketBatch};
 use rand::{Rng, SeedableRng};
@@ -87,7 +88,7 @@ where
             indices: IndexTable::new(rng.random()),
             relays: Relays::new(rng.random()),
             rng,
-            table: Table::new(),
+            table: Table::new(Secret::from_seed(seed)),
             requests: Requests::new(),
             transmits: Transmits::default(),
             events: Events::new(),

@@ -3,10 +3,10 @@
 //! Insertion and removal here are the only places where an index changes, so that no index ever names a connection that is
 //! gone.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
+use connlib_lookup::Secret;
 use connlib_wireguard::PublicKey;
 
 use crate::connection::Connection;
@@ -17,20 +17,23 @@ use crate::{IceCredentials, Id};
 pub(crate) struct Table<P, R> {
     slots: Vec<Option<Connection<P, R>>>,
     free: Vec<Slot>,
-    by_peer: BTreeMap<P, Slot>,
-    by_index: HashMap<u32, Slot, BuildHasherDefault<IndexHasher>>,
+    by_peer: connlib_lookup::Table<P, Slot>,
+    by_index: connlib_lookup::Table<u32, Slot>,
+    /// The order in which all connections are visited.
+    order: BTreeMap<P, Slot>,
     by_key: BTreeMap<PublicKey, Slot>,
     by_username: BTreeMap<String, Slot>,
     schedule: Schedule,
 }
 
 impl<P: Id, R: Id> Table<P, R> {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(secret: Secret) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            by_peer: BTreeMap::new(),
-            by_index: HashMap::default(),
+            by_peer: secret.table(),
+            by_index: secret.table(),
+            order: BTreeMap::new(),
             by_key: BTreeMap::new(),
             by_username: BTreeMap::new(),
             schedule: Schedule::default(),
@@ -45,6 +48,7 @@ impl<P: Id, R: Id> Table<P, R> {
         });
         let previous = self.by_peer.insert(connection.peer(), slot);
         debug_assert!(previous.is_none(), "one connection per peer");
+        self.order.insert(connection.peer(), slot);
         for index in connection.indices() {
             self.by_index.insert(index.get(), slot);
         }
@@ -59,6 +63,7 @@ impl<P: Id, R: Id> Table<P, R> {
     /// Takes a connection out.
     pub(crate) fn remove(&mut self, peer: P) -> Option<Connection<P, R>> {
         let slot = self.by_peer.remove(&peer)?;
+        self.order.remove(&peer);
         let connection = self.slots[slot].take()?;
         for index in connection.indices() {
             self.by_index.remove(&index.get());
@@ -112,17 +117,17 @@ impl<P: Id, R: Id> Table<P, R> {
 
     /// All peers in order.
     pub(crate) fn peers(&self) -> Vec<P> {
-        self.by_peer.keys().copied().collect()
+        self.order.keys().copied().collect()
     }
 
     /// All slots in order of peer.
     pub(crate) fn slots(&self) -> Vec<Slot> {
-        self.by_peer.values().copied().collect()
+        self.order.values().copied().collect()
     }
 
     /// All connections in order of peer.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Connection<P, R>> {
-        self.by_peer
+        self.order
             .values()
             .filter_map(|slot| self.slots[*slot].as_ref())
     }
@@ -155,27 +160,4 @@ impl<P: Id, R: Id> Table<P, R> {
 
 fn username(local: &IceCredentials, remote: &IceCredentials) -> String {
     format!("{}:{}", local.ufrag(), remote.ufrag())
-}
-
-/// Hash of an index that is random already: the index itself.
-///
-/// Indices are drawn by us, so nobody can choose colliding ones.
-#[derive(Default)]
-struct IndexHasher(u64);
-
-impl Hasher for IndexHasher {
-    fn finish(&self) -> u64 {
-        // Spreads the 24 bits over the upper ones, which the table uses as tags.
-        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 << 8) | u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, index: u32) {
-        self.0 = u64::from(index);
-    }
 }

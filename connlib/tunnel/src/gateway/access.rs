@@ -3,10 +3,11 @@
 //! Three kinds of destination are judged by three kinds of resource, and never by another: proxy addresses by DNS
 //! resources, everything else by networks, or, if the client has the internet resource, by that alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use connlib_lookup::{Secret, Table};
 use connlib_model::{DnsPattern, FilterProtocol, GatewayResource, ResourceId, ranges};
 use ipnet::IpNet;
 
@@ -25,12 +26,16 @@ pub(super) enum Verdict {
 }
 
 /// The authorized resources of one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Access {
     authorizations: BTreeMap<ResourceId, Authorization>,
-    // Derived from `authorizations`.
+    /// Those that expire.
+    expiries: BTreeSet<(Duration, ResourceId)>,
+    // Derived from `authorizations`, for the look-ups of packets.
+    names: Table<ResourceId, Rules>,
     networks: NetworkTable,
     internet: Option<Rules>,
+    secret: Secret,
 }
 
 #[derive(Debug)]
@@ -77,6 +82,18 @@ pub(super) enum NameAccess {
 }
 
 impl Access {
+    /// Access to nothing.
+    pub(super) fn new(secret: Secret) -> Self {
+        Self {
+            authorizations: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            names: secret.table(),
+            networks: NetworkTable::new(secret),
+            internet: None,
+            secret,
+        }
+    }
+
     /// Grants access to `resource` until `expires_at`, replacing what was granted under its id.
     pub(super) fn authorize(&mut self, resource: &GatewayResource, expires_at: Option<Duration>) {
         let authorization = Authorization {
@@ -84,8 +101,16 @@ impl Access {
             rules: Rules::new(resource.filters()),
             expires_at,
         };
-        self.authorizations.insert(resource.id(), authorization);
-        self.rebuild();
+        let id = resource.id();
+        match self.authorizations.insert(id, authorization) {
+            // A client with many resources asks for one after the other.
+            None => self.derive(id),
+            Some(old) => {
+                self.forget_expiry(id, old.expires_at);
+                self.rebuild();
+            }
+        }
+        self.expiries.extend(expires_at.map(|end| (end, id)));
     }
 
     /// Replaces address and filters of an authorized resource.
@@ -108,18 +133,22 @@ impl Access {
 
     /// Sets the expiry of an authorized resource; does nothing for another.
     pub(super) fn set_expiry(&mut self, resource: ResourceId, expires_at: Option<Duration>) {
-        if let Some(authorization) = self.authorizations.get_mut(&resource) {
-            authorization.expires_at = expires_at;
-        }
+        let Some(authorization) = self.authorizations.get_mut(&resource) else {
+            return;
+        };
+        let old = std::mem::replace(&mut authorization.expires_at, expires_at);
+        self.forget_expiry(resource, old);
+        self.expiries.extend(expires_at.map(|end| (end, resource)));
     }
 
     /// Revokes access to one resource. Returns whether it was authorized.
     pub(super) fn revoke(&mut self, resource: ResourceId) -> bool {
-        let revoked = self.authorizations.remove(&resource).is_some();
-        if revoked {
-            self.rebuild();
-        }
-        revoked
+        let Some(revoked) = self.authorizations.remove(&resource) else {
+            return false;
+        };
+        self.forget_expiry(resource, revoked.expires_at);
+        self.rebuild();
+        true
     }
 
     /// Revokes access to every resource that `keep` does not name, and returns those.
@@ -136,10 +165,7 @@ impl Access {
 
     /// When the next authorization expires, as time since the Unix epoch.
     pub(super) fn next_expiry(&self) -> Option<Duration> {
-        self.authorizations
-            .values()
-            .filter_map(|authorization| authorization.expires_at)
-            .min()
+        self.expiries.first().map(|(end, _)| *end)
     }
 
     /// Whether nothing is authorized any more.
@@ -168,11 +194,8 @@ impl Access {
     pub(super) fn permits_names(&self, resources: &[ResourceId], protocol: FilterProtocol) -> bool {
         resources
             .iter()
-            .filter_map(|id| self.authorizations.get(id))
-            .any(|authorization| {
-                matches!(authorization.target, Target::Names(_))
-                    && authorization.rules.permit(protocol)
-            })
+            .filter_map(|id| self.names.get(id))
+            .any(|rules| rules.permit(protocol))
     }
 
     /// Whether the client may use `domain` by way of `resource`.
@@ -198,26 +221,45 @@ impl Access {
         let revoked: Vec<_> = self
             .authorizations
             .extract_if(.., |id, authorization| condition(*id, authorization))
-            .map(|(id, _)| id)
+            .map(|(id, authorization)| (id, authorization.expires_at))
             .collect();
         if !revoked.is_empty() {
             self.rebuild();
         }
-        revoked
+        let forget = |(id, expires_at)| {
+            self.forget_expiry(id, expires_at);
+            id
+        };
+        revoked.into_iter().map(forget).collect()
     }
 
-    /// Derives the look-up structures anew. Authorizations change rarely and are few.
+    fn forget_expiry(&mut self, resource: ResourceId, expires_at: Option<Duration>) {
+        if let Some(end) = expires_at {
+            self.expiries.remove(&(end, resource));
+        }
+    }
+
+    /// Derives the look-up structures anew.
     fn rebuild(&mut self) {
-        self.networks = NetworkTable::default();
+        self.names.clear();
+        self.networks = NetworkTable::new(self.secret);
         self.internet = None;
-        for authorization in self.authorizations.values() {
-            match &authorization.target {
-                Target::Network(network) => self.networks.add(*network, &authorization.rules),
-                Target::Internet => self
-                    .internet
-                    .get_or_insert_default()
-                    .add(&authorization.rules),
-                Target::Names(_) => {}
+        let resources: Vec<_> = self.authorizations.keys().copied().collect();
+        for resource in resources {
+            self.derive(resource);
+        }
+    }
+
+    /// Adds an authorization to the look-up structures.
+    fn derive(&mut self, resource: ResourceId) {
+        let Some(Authorization { target, rules, .. }) = self.authorizations.get(&resource) else {
+            return;
+        };
+        match target {
+            Target::Network(network) => self.networks.add(*network, rules),
+            Target::Internet => self.internet.get_or_insert_default().add(rules),
+            Target::Names(_) => {
+                self.names.insert(resource, rules.clone());
             }
         }
     }
@@ -294,7 +336,7 @@ mod tests {
     }
 
     fn access(resources: &[GatewayResource]) -> Access {
-        let mut access = Access::default();
+        let mut access = Access::new(Secret::from_seed([0; 32]));
         for resource in resources {
             access.authorize(resource, None);
         }
@@ -316,7 +358,7 @@ mod tests {
     // tunnel 49
     #[test]
     fn tunnel_49_resources_end_one_by_one() {
-        let mut access = Access::default();
+        let mut access = Access::new(Secret::from_seed([0; 32]));
         let at = Duration::from_secs;
         access.authorize(
             &cidr(1, "10.0.0.0/8", &[Filter::Tcp(80..=80)]),
@@ -354,7 +396,7 @@ mod tests {
     #[test]
     fn tunnel_55_authorizing_again_replaces_the_expiry() {
         let at = Duration::from_secs;
-        let mut access = Access::default();
+        let mut access = Access::new(Secret::from_seed([0; 32]));
         let resource = cidr(1, "10.0.0.0/8", &[]);
 
         access.authorize(&resource, Some(at(10)));

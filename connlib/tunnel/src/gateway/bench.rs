@@ -10,6 +10,7 @@ use super::TunAddresses;
 use super::flow_cache::{Flow, FlowCache};
 use super::nat::Assignment;
 use super::peer::{ClientPeer, ToClient};
+use connlib_lookup::Secret;
 
 /// One client of a gateway.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub struct BenchPeer {
 impl BenchPeer {
     /// A client with these addresses and this access.
     pub fn new(addresses: TunAddresses, resources: &[GatewayResource]) -> Self {
-        let mut peer = ClientPeer::new(addresses);
+        let mut peer = ClientPeer::new(addresses, Secret::from_seed([0; 32]));
         for resource in resources {
             peer.access.authorize(resource, None);
         }

@@ -3,19 +3,20 @@
 //! Networks are grouped by prefix length. An address is judged by *every* network that contains it, and one that permits
 //! is enough, so a look-up visits each prefix length in use once; clients rarely have more than a few.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use connlib_lookup::{Secret, Table};
 use connlib_model::FilterProtocol;
 use ipnet::IpNet;
 
 use super::rules::Rules;
 
 /// Networks with their rules.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct NetworkTable {
     v4: Vec<PrefixGroup>,
     v6: Vec<PrefixGroup>,
+    secret: Secret,
 }
 
 /// All networks of one prefix length, by the bits of their prefix.
@@ -23,10 +24,19 @@ pub(super) struct NetworkTable {
 struct PrefixGroup {
     /// Number of host bits: what an address is shifted by to become a key.
     host_bits: u32,
-    networks: BTreeMap<u128, Rules>,
+    networks: Table<u128, Rules>,
 }
 
 impl NetworkTable {
+    /// No network.
+    pub(super) fn new(secret: Secret) -> Self {
+        Self {
+            v4: Vec::new(),
+            v6: Vec::new(),
+            secret,
+        }
+    }
+
     /// Adds `rules` to those of `network`.
     pub(super) fn add(&mut self, network: IpNet, rules: &Rules) {
         let (address, family_bits) = key(network.addr());
@@ -40,7 +50,7 @@ impl NetworkTable {
             .get(at)
             .is_none_or(|group| group.host_bits != host_bits)
         {
-            let networks = BTreeMap::new();
+            let networks = self.secret.table();
             groups.insert(
                 at,
                 PrefixGroup {
@@ -92,7 +102,7 @@ mod tests {
     use super::*;
 
     fn table(entries: &[(&str, &[Filter])]) -> NetworkTable {
-        let mut table = NetworkTable::default();
+        let mut table = NetworkTable::new(Secret::from_seed([0; 32]));
         for (network, filters) in entries {
             table.add(network.parse().unwrap(), &Rules::new(filters));
         }
@@ -142,7 +152,7 @@ mod tests {
             networks in proptest::collection::vec((any::<u32>(), 0u8..=32, any::<u16>()), 0..40),
             addresses in proptest::collection::vec(any::<u32>(), 20),
         ) {
-            let mut table = NetworkTable::default();
+            let mut table = NetworkTable::new(Secret::from_seed([0; 32]));
             let networks: Vec<_> = networks
                 .into_iter()
                 .map(|(address, len, port)| (IpNet::new(IpAddr::V4(address.into()), len).unwrap().trunc(), port))

@@ -32,10 +32,10 @@ impl Gateway {
         };
         let decision = self
             .peers
-            .get_mut(client)
-            .ok_or(Refusal::Unsupported)
-            .and_then(|peer| peer.judge_to_client(view, self.tun, now));
-        self.reschedule(client);
+            .with(client, self.clock, |peer| {
+                peer.judge_to_client(view, self.tun, now)
+            })
+            .unwrap_or(Err(Refusal::Unsupported));
         let result = match decision {
             Err(refusal) => return self.count_refusal_to_client(refusal),
             Ok(ToClient::Replace(error)) => {
@@ -189,13 +189,13 @@ impl Gateway {
         {
             return Ok(passage);
         }
-        let Some(peer) = self.peers.get_mut(client) else {
+        let passage = self
+            .peers
+            .with(client, self.clock, |peer| {
+                peer.judge_from_client(packet, self.tun, now)
+            })
             // Its last authorization has just ended.
-            return Err(Refusal::Unsupported);
-        };
-        let passage = peer.judge_from_client(packet, self.tun, now);
-        self.reschedule(client);
-        let passage = passage?;
+            .unwrap_or(Err(Refusal::Unsupported))?;
         if let Some(flow) = flow {
             self.flows.insert(flow, now, passage);
         }

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use connlib_cover::cover;
+use connlib_lookup::Secret;
 use connlib_model::ranges;
 use ip_packet::make::{self, Unreachable};
 use ip_packet::{
@@ -101,12 +102,12 @@ impl Refusal {
 
 impl ClientPeer {
     /// A client that may reach nothing yet.
-    pub(super) fn new(addresses: TunAddresses) -> Self {
+    pub(super) fn new(addresses: TunAddresses, secret: Secret) -> Self {
         Self {
             addresses,
-            access: Access::default(),
-            names: AddressMap::default(),
-            sessions: Sessions::default(),
+            access: Access::new(secret),
+            names: AddressMap::new(secret),
+            sessions: Sessions::new(secret),
             scheduled_at: None,
         }
     }

@@ -1,9 +1,10 @@
 //! All clients: by id, by TUN address, and by the instant at which something of theirs ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use connlib_lookup::{AddressKey, Secret, Table};
 use connlib_model::ClientId;
 
 use super::TunAddresses;
@@ -11,15 +12,29 @@ use super::peer::ClientPeer;
 use crate::unix_time::UnixClock;
 
 /// All clients that are authorized for something.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Peers {
-    peers: BTreeMap<ClientId, ClientPeer>,
-    by_address: BTreeMap<IpAddr, ClientId>,
+    peers: Table<ClientId, ClientPeer>,
+    by_address: Table<AddressKey, ClientId>,
+    /// The order in which all clients are visited.
+    order: BTreeSet<ClientId>,
     /// At most one entry per client, never later than its next deadline.
     deadlines: BTreeSet<(Instant, ClientId)>,
+    secret: Secret,
 }
 
 impl Peers {
+    /// Nobody.
+    pub(super) fn new(secret: Secret) -> Self {
+        Self {
+            peers: secret.table(),
+            by_address: secret.table(),
+            order: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            secret,
+        }
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.peers.len()
@@ -27,7 +42,7 @@ impl Peers {
 
     /// The client with this TUN address.
     pub(super) fn client_at(&self, address: IpAddr) -> Option<ClientId> {
-        self.by_address.get(&address).copied()
+        self.by_address.get(&address.into()).copied()
     }
 
     /// A client's state. Whoever changes it calls [`reschedule`](Self::reschedule).
@@ -42,20 +57,21 @@ impl Peers {
         {
             release(&mut self.by_address, client, peer.addresses);
         }
-        for address in [addresses.v4.into(), addresses.v6.into()] {
+        for address in keys(addresses) {
             self.by_address.insert(address, client);
         }
+        self.order.insert(client);
         let peer = self
             .peers
             .entry(client)
-            .or_insert_with(|| ClientPeer::new(addresses));
+            .or_insert_with(|| ClientPeer::new(addresses, self.secret));
         peer.addresses = addresses;
         peer
     }
 
     /// Somebody who is not known here owns these addresses now.
     pub(super) fn release_addresses(&mut self, addresses: TunAddresses) {
-        for address in [addresses.v4.into(), addresses.v6.into()] {
+        for address in keys(addresses) {
             self.by_address.remove(&address);
         }
     }
@@ -65,6 +81,7 @@ impl Peers {
         let Some(peer) = self.peers.remove(&client) else {
             return false;
         };
+        self.order.remove(&client);
         release(&mut self.by_address, client, peer.addresses);
         if let Some(at) = peer.scheduled_at {
             self.deadlines.remove(&(at, client));
@@ -72,31 +89,44 @@ impl Peers {
         true
     }
 
-    /// All clients in the order of their ids. Whoever changes one calls [`reschedule`](Self::reschedule).
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ClientId, &mut ClientPeer)> {
-        self.peers.iter_mut().map(|(client, peer)| (*client, peer))
+    /// Visits all clients in the order of their ids. Whoever changes one calls [`reschedule`](Self::reschedule).
+    pub(super) fn for_each(&mut self, mut visit: impl FnMut(ClientId, &mut ClientPeer)) {
+        for client in &self.order {
+            if let Some(peer) = self.peers.get_mut(client) {
+                visit(*client, peer);
+            }
+        }
     }
 
     /// The ids of all clients, in order.
     pub(super) fn clients(&self) -> Vec<ClientId> {
-        self.peers.keys().copied().collect()
+        self.order.iter().copied().collect()
     }
 
-    /// Brings forward the client's place in the queue of deadlines, if its next one has become earlier.
+    /// Does something with a client's state, and brings forward its place in the queue of deadlines if its next one has
+    /// become earlier. `None` for an unknown client.
+    pub(super) fn with<T>(
+        &mut self,
+        client: ClientId,
+        clock: UnixClock,
+        act: impl FnOnce(&mut ClientPeer) -> T,
+    ) -> Option<T> {
+        let peer = self.peers.get_mut(&client)?;
+        let result = act(peer);
+        if let Some(deadline) = peer.poll_timeout(clock)
+            && peer.scheduled_at.is_none_or(|at| deadline < at)
+        {
+            if let Some(at) = peer.scheduled_at.replace(deadline) {
+                self.deadlines.remove(&(at, client));
+            }
+            self.deadlines.insert((deadline, client));
+        }
+        Some(result)
+    }
+
+    /// The same for changes that were made before.
     pub(super) fn reschedule(&mut self, client: ClientId, clock: UnixClock) {
-        let Some(peer) = self.peers.get_mut(&client) else {
-            return;
-        };
-        let Some(deadline) = peer.poll_timeout(clock) else {
-            return;
-        };
-        if peer.scheduled_at.is_some_and(|at| at <= deadline) {
-            return;
-        }
-        if let Some(at) = peer.scheduled_at.replace(deadline) {
-            self.deadlines.remove(&(at, client));
-        }
-        self.deadlines.insert((deadline, client));
+        self.with(client, clock, |_| ());
     }
 
     /// Takes the next client with something due at `now` out of the queue. The caller handles it and calls
@@ -119,8 +149,12 @@ impl Peers {
     }
 }
 
-fn release(index: &mut BTreeMap<IpAddr, ClientId>, client: ClientId, addresses: TunAddresses) {
-    for address in [addresses.v4.into(), addresses.v6.into()] {
+fn keys(addresses: TunAddresses) -> [AddressKey; 2] {
+    [IpAddr::V4(addresses.v4), IpAddr::V6(addresses.v6)].map(AddressKey::from)
+}
+
+fn release(index: &mut Table<AddressKey, ClientId>, client: ClientId, addresses: TunAddresses) {
+    for address in keys(addresses) {
         if index.get(&address) == Some(&client) {
             index.remove(&address);
         }

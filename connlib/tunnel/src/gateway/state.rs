@@ -16,6 +16,7 @@ use super::peers::Peers;
 use super::{AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, TunAddresses};
 use crate::p2p_control::goodbye_packet;
 use crate::unix_time::UnixClock;
+use connlib_lookup::Secret;
 
 /// The gateway.
 ///
@@ -38,7 +39,7 @@ use crate::unix_time::UnixClock;
 /// ```
 pub struct Gateway {
     pub(super) node: Node<ClientId, RelayId>,
-    clock: UnixClock,
+    pub(super) clock: UnixClock,
     /// `None` until the portal has told them.
     pub(super) tun: Option<TunAddresses>,
     pub(super) peers: Peers,
@@ -61,7 +62,7 @@ impl Gateway {
             node: Node::new(Role::Gateway, seed, now, unix_now),
             clock: UnixClock::new(now, unix_now),
             tun: None,
-            peers: Peers::default(),
+            peers: Peers::new(Secret::from_seed(seed)),
             lookups: Lookups::default(),
             flows: FlowCache::default(),
             transmits: VecDeque::new(),
@@ -176,11 +177,11 @@ impl Gateway {
     /// A change of kind is ignored. `now` is not used yet: an update never ends access.
     pub fn update_resource(&mut self, resource: &GatewayResource, _now: Instant) {
         self.flows.invalidate();
-        for (client, peer) in self.peers.iter_mut() {
+        self.peers.for_each(|client, peer| {
             if peer.access.update(resource) {
                 tracing::debug!(%client, resource = %resource.id(), "Resource updated");
             }
-        }
+        });
     }
 
     /// Makes `authorizations` the only ones (portal `init`): all others are revoked, the expiry of these is updated, and
@@ -195,14 +196,14 @@ impl Gateway {
             .iter()
             .map(|(client, resource, expires_at)| ((*client, *resource), *expires_at))
             .collect();
-        for (client, peer) in self.peers.iter_mut() {
+        self.peers.for_each(|client, peer| {
             let revoked = peer
                 .access
                 .retain(|resource| listed.contains_key(&(client, resource)));
             for resource in revoked {
                 tracing::info!(%client, %resource, "Access revoked while the portal was away");
             }
-        }
+        });
         for ((client, resource), expires_at) in listed {
             if let Some(peer) = self.peers.get_mut(client) {
                 peer.access.set_expiry(resource, expires_at);

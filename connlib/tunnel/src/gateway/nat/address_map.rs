@@ -3,10 +3,11 @@
 //! A proxy address of either family maps to a real address of that family only. Every announced proxy address has an
 //! entry, also when its family has no address, so that its use is answered with "unreachable" and not "prohibited".
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use connlib_cover::cover;
+use connlib_lookup::{AddressKey, Secret, Table};
 use connlib_model::{DomainName, ResourceId, ranges};
 
 /// Proxy addresses of one client. Eight per name: enough for 16 384 names.
@@ -16,9 +17,11 @@ const MAX_ENTRIES: usize = 131_072;
 const MAX_RESOURCES: usize = 256;
 
 /// Proxy addresses of one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct AddressMap {
-    entries: BTreeMap<IpAddr, Entry>,
+    entries: Vec<Entry>,
+    /// Proxy address to the place of its entry. Entries never go alone.
+    places: Table<AddressKey, u32>,
 }
 
 /// What is known about one proxy address.
@@ -70,9 +73,18 @@ pub(in super::super) enum AssignError {
 }
 
 impl AddressMap {
+    /// No address is known.
+    pub(in super::super) fn new(secret: Secret) -> Self {
+        Self {
+            entries: Vec::new(),
+            places: secret.table(),
+        }
+    }
+
     /// What is known about a proxy address.
     pub(in super::super) fn get(&self, proxy: IpAddr) -> Option<&Entry> {
-        self.entries.get(&proxy)
+        let place = self.places.get(&proxy.into())?;
+        self.entries.get(*place as usize)
     }
 
     /// Maps the proxy addresses of a domain to its addresses, in ascending order and cyclically.
@@ -99,13 +111,14 @@ impl AddressMap {
         let present = if renumbered { 0 } else { self.entries.len() };
         let new = proxies
             .iter()
-            .filter(|ip| renumbered || !self.entries.contains_key(ip))
+            .filter(|ip| renumbered || self.get(**ip).is_none())
             .count();
         if present + new > MAX_ENTRIES {
             return Err(AssignError::TooMany);
         }
         if renumbered {
             self.entries.clear();
+            self.places.clear();
         }
         for is_v4 in [true, false] {
             self.assign_family(assignment, &proxies, resolved, is_v4);
@@ -126,7 +139,7 @@ impl AddressMap {
             return false;
         }
         let reals_of = |is_own: bool| {
-            let entries = self.entries.values();
+            let entries = self.entries.iter();
             entries
                 .filter(move |entry| (entry.domain == *domain) == is_own)
                 .filter_map(|entry| entry.real)
@@ -135,10 +148,23 @@ impl AddressMap {
         reals_of(false).any(|real| own.contains(&real))
     }
 
+    /// The entry of a proxy address, made if it is not there.
+    fn entry(&mut self, proxy: IpAddr, domain: &DomainName) -> &mut Entry {
+        let place = *self.places.entry(proxy.into()).or_insert_with(|| {
+            self.entries.push(Entry {
+                domain: domain.clone(),
+                real: None,
+                resources: Vec::new(),
+            });
+            (self.entries.len() - 1) as u32
+        });
+        &mut self.entries[place as usize]
+    }
+
     fn has_other_owner(&self, proxies: &BTreeSet<IpAddr>, domain: &DomainName) -> bool {
         proxies
             .iter()
-            .filter_map(|ip| self.entries.get(ip))
+            .filter_map(|ip| self.get(*ip))
             .any(|entry| entry.domain != *domain)
     }
 
@@ -155,11 +181,7 @@ impl AddressMap {
         });
         let mut cycle = reals.iter().flatten().cycle();
         for proxy in proxies.iter().filter(|ip| ip.is_ipv4() == is_v4) {
-            let entry = self.entries.entry(*proxy).or_insert_with(|| Entry {
-                domain: assignment.domain.clone(),
-                real: None,
-                resources: Vec::new(),
-            });
+            let entry = self.entry(*proxy, assignment.domain);
             if reals.is_some() {
                 entry.real = cycle.next().copied();
             }
@@ -234,7 +256,7 @@ mod tests {
     // tunnel 58
     #[test]
     fn tunnel_58_more_proxies_than_addresses_cycle() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         let resolved = ["10.0.0.2", "10.0.0.1", "2001:db8::1"];
         assign(&mut map, 1, "a.example", &proxies(), Some(&resolved)).unwrap();
         let expected = [
@@ -257,7 +279,7 @@ mod tests {
     // tunnel 58
     #[test]
     fn tunnel_58_of_many_addresses_the_first_four_are_used() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         let resolved = [
             "10.0.0.6", "10.0.0.5", "10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1",
         ];
@@ -276,7 +298,7 @@ mod tests {
             (&["2001:db8::1"][..], "none", "2001:db8::1"),
             (&[][..], "none", "none"),
         ] {
-            let mut map = AddressMap::default();
+            let mut map = AddressMap::new(Secret::from_seed([0; 32]));
             assign(&mut map, 1, "a.example", &proxies(), Some(resolved)).unwrap();
             assert_eq!(reals(&map), [v4, v4, v4, v4, v6, v6, v6, v6]);
         }
@@ -284,7 +306,7 @@ mod tests {
 
     #[test]
     fn failed_look_up_keeps_what_was_known() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         assign(&mut map, 1, "a.example", &proxies(), None).unwrap();
         assert_eq!(reals(&map), ["none"; 8]);
 
@@ -296,7 +318,7 @@ mod tests {
     // tunnel 46
     #[test]
     fn tunnel_46_proxies_of_another_domain_begin_anew() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         let all = proxies();
         assert_eq!(
             assign(&mut map, 1, "a.example", &all[..1], Some(&["10.0.0.1"])),
@@ -315,7 +337,7 @@ mod tests {
 
     #[test]
     fn resources_share_the_addresses_of_a_domain() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         let all = proxies();
         for resource in [2, 1, 2] {
             assign(&mut map, resource, "a.example", &all, Some(&["10.0.0.1"])).unwrap();
@@ -326,7 +348,7 @@ mod tests {
 
     #[test]
     fn only_proxy_addresses_can_be_announced() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         for foreign in ["10.0.0.1", "100.64.0.1", "100.100.111.1", "::"] {
             let announced = [ips(&["100.96.0.1", foreign])].concat();
             let result = assign(&mut map, 1, "a.example", &announced, Some(&["10.0.0.1"]));
@@ -337,7 +359,7 @@ mod tests {
 
     #[test]
     fn names_do_not_stand_for_this_host_or_the_tunnel() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         let resolved = [
             "127.0.0.1",
             "0.0.0.0",
@@ -357,7 +379,7 @@ mod tests {
 
     #[test]
     fn number_of_entries_is_bounded() {
-        let mut map = AddressMap::default();
+        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
         let all: Vec<IpAddr> = ranges::proxy_addresses_v4()
             .take(MAX_ENTRIES + 1)
             .map(IpAddr::V4)

@@ -3,7 +3,9 @@
 //! A late packet of such a session must not reach the client untranslated: it would come from an address that the client
 //! never contacted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+
+use connlib_lookup::{Secret, Table};
 
 use super::tuple::Tuple;
 
@@ -11,16 +13,24 @@ use super::tuple::Tuple;
 const MAX_EXPIRED: usize = 65_536;
 
 /// A bounded set of tuples.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ExpiredTuples {
     /// Tuple to its number of insertion.
-    tuples: BTreeMap<Tuple, u64>,
+    tuples: Table<Tuple, u64>,
     /// Insertions in order; those of removed tuples are stale.
     order: VecDeque<(u64, Tuple)>,
     next: u64,
 }
 
 impl ExpiredTuples {
+    pub(super) fn new(secret: Secret) -> Self {
+        Self {
+            tuples: secret.table(),
+            order: VecDeque::new(),
+            next: 0,
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.tuples.is_empty()
     }
@@ -60,7 +70,7 @@ mod tests {
 
     #[test]
     fn oldest_are_forgotten_first() {
-        let mut expired = ExpiredTuples::default();
+        let mut expired = ExpiredTuples::new(Secret::from_seed([0; 32]));
         for number in 0..=MAX_EXPIRED {
             expired.insert(tuple(number));
         }
@@ -71,7 +81,7 @@ mod tests {
 
     #[test]
     fn reuse_does_not_make_the_set_grow_or_forget_early() {
-        let mut expired = ExpiredTuples::default();
+        let mut expired = ExpiredTuples::new(Secret::from_seed([0; 32]));
         expired.insert(tuple(1));
         for _ in 0..MAX_EXPIRED {
             expired.insert(tuple(2));

@@ -57,11 +57,8 @@ impl TcpSignal {
 pub(super) struct Session {
     pub(super) inside: Tuple,
     pub(super) outside: Tuple,
-    pub(super) proxy: IpAddr,
-    pub(super) real: IpAddr,
     /// When the session is next looked at; never later than its deadline.
     pub(super) checked_at: Instant,
-    ttl: Duration,
     last_from_client: Instant,
     /// `None` until the resource answers.
     last_from_resource: Option<Instant>,
@@ -71,26 +68,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        inside: Tuple,
-        outside: Tuple,
-        proxy: IpAddr,
-        real: IpAddr,
-        protocol: Protocol,
-        now: Instant,
-    ) -> Self {
-        let ttl = match protocol {
-            Protocol::Tcp(_) => TCP_TTL,
-            Protocol::Udp(_) => UDP_TTL,
-            Protocol::IcmpEcho(_) => ICMP_TTL,
-        };
+    pub(super) fn new(inside: Tuple, outside: Tuple, now: Instant) -> Self {
         let mut session = Self {
             inside,
             outside,
-            proxy,
-            real,
             checked_at: now,
-            ttl,
             last_from_client: now,
             last_from_resource: None,
             finished_by_client: false,
@@ -99,6 +81,16 @@ impl Session {
         };
         session.checked_at = session.deadline();
         session
+    }
+
+    /// The address that the client talks to.
+    pub(super) fn proxy(&self) -> IpAddr {
+        self.inside.address()
+    }
+
+    /// The address that it stands for.
+    pub(super) fn real(&self) -> IpAddr {
+        self.outside.address()
     }
 
     /// Notes a packet.
@@ -127,7 +119,7 @@ impl Session {
             return if self.reset {
                 self.last_from_client
             } else {
-                self.last_from_client + self.ttl.min(UNCONFIRMED_TTL)
+                self.last_from_client + self.ttl().min(UNCONFIRMED_TTL)
             };
         };
         let last = self.last_from_client.max(last_from_resource);
@@ -136,7 +128,16 @@ impl Session {
         } else if self.finished_by_client && self.finished_by_resource {
             last + FINISHED_TTL
         } else {
-            last + self.ttl
+            last + self.ttl()
+        }
+    }
+
+    /// How long it lives without a packet.
+    fn ttl(&self) -> Duration {
+        match self.inside.protocol() {
+            Protocol::Tcp(_) => TCP_TTL,
+            Protocol::Udp(_) => UDP_TTL,
+            Protocol::IcmpEcho(_) => ICMP_TTL,
         }
     }
 

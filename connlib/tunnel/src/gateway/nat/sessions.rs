@@ -7,12 +7,14 @@
 //! which costs nothing: a check that comes too early moves itself. The few packets that bring a deadline forward (FIN,
 //! RST) move the check at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
 use connlib_cover::cover;
+use connlib_lookup::{Secret, Table};
 use ip_packet::Protocol;
+use slab::Slab;
 
 use super::expired::ExpiredTuples;
 use super::ports::Ports;
@@ -22,20 +24,30 @@ use super::tuple::Tuple;
 /// Sessions of one client: all outside values of one protocol towards two hosts.
 const MAX_SESSIONS: usize = 131_072;
 
+/// Sessions whose room is kept for later ones when the last one has ended.
+const KEPT_ROOM: usize = 64;
+
 /// The sessions of one client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in super::super) struct Sessions {
-    sessions: BTreeMap<SessionId, Session>,
-    next_id: u64,
-    inside: BTreeMap<Tuple, SessionId>,
-    outside: BTreeMap<Tuple, SessionId>,
+    sessions: Slab<Session>,
+    inside: Table<Tuple, SessionId>,
+    outside: Table<Tuple, SessionId>,
     ports: Ports,
     checks: BTreeSet<(Instant, SessionId)>,
     expired: ExpiredTuples,
+    secret: Secret,
 }
 
+/// The place of a session, which another one may have later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct SessionId(u64);
+struct SessionId(u32);
+
+impl SessionId {
+    fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What a packet's address and port or identifier become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +79,19 @@ pub(in super::super) enum Incoming {
 }
 
 impl Sessions {
+    /// No session.
+    pub(in super::super) fn new(secret: Secret) -> Self {
+        Self {
+            sessions: Slab::new(),
+            inside: secret.table(),
+            outside: secret.table(),
+            ports: Ports::default(),
+            checks: BTreeSet::new(),
+            expired: ExpiredTuples::new(secret),
+            secret,
+        }
+    }
+
     /// Translates a packet that the client sends to `proxy`, beginning a session towards `real` if there is none.
     ///
     /// # Errors
@@ -85,12 +110,12 @@ impl Sessions {
             && let Some(session) = self.note(id, Sender::Client, signal, now)
         {
             return Ok(Translation {
-                address: session.real,
+                address: session.real(),
                 value: session.outside.value(),
             });
         }
         let real = real.ok_or(NoSession::Unmapped)?;
-        self.begin(inside, proxy, real, protocol, signal, now)
+        self.begin(inside, real, protocol, signal, now)
     }
 
     /// Looks for the session of a packet that comes from `real` to the client's `protocol`.
@@ -106,7 +131,7 @@ impl Sessions {
             && let Some(session) = self.note(id, Sender::Resource, signal, now)
         {
             return Incoming::Session(Translation {
-                address: session.proxy,
+                address: session.proxy(),
                 value: session.inside.value(),
             });
         }
@@ -128,10 +153,10 @@ impl Sessions {
         let session = self
             .outside
             .get(&outside)
-            .and_then(|id| self.sessions.get(id));
+            .and_then(|id| self.sessions.get(id.index()));
         match session {
             Some(session) if session.deadline() > now => Incoming::Session(Translation {
-                address: session.proxy,
+                address: session.proxy(),
                 value: session.inside.value(),
             }),
             Some(_) => Incoming::Expired,
@@ -152,7 +177,7 @@ impl Sessions {
         while let Some((at, id)) = self.checks.first().copied()
             && at <= now
         {
-            let deadline = self.sessions[&id].deadline();
+            let deadline = self.sessions[id.index()].deadline();
             if deadline <= now {
                 self.end(id);
             } else {
@@ -168,10 +193,7 @@ impl Sessions {
 
     /// Forgets everything, expired sessions included.
     pub(in super::super) fn clear(&mut self) {
-        *self = Self {
-            next_id: self.next_id,
-            ..Self::default()
-        };
+        *self = Self::new(self.secret);
     }
 
     /// Notes a packet of a session, which ends now if its time is over.
@@ -182,7 +204,7 @@ impl Sessions {
         signal: TcpSignal,
         now: Instant,
     ) -> Option<&Session> {
-        let session = self.sessions.get_mut(&id)?;
+        let session = self.sessions.get_mut(id.index())?;
         if session.deadline() <= now {
             self.end(id);
             return None;
@@ -192,13 +214,12 @@ impl Sessions {
         if deadline < session.checked_at {
             self.schedule(id, deadline);
         }
-        self.sessions.get(&id)
+        self.sessions.get(id.index())
     }
 
     fn begin(
         &mut self,
         inside: Tuple,
-        proxy: IpAddr,
         real: IpAddr,
         protocol: Protocol,
         signal: TcpSignal,
@@ -214,17 +235,16 @@ impl Sessions {
         cover!("nat/v6-to-v6" if real.is_ipv6());
         cover!("nat/port-remapped" if outside != wanted);
 
-        let id = SessionId(self.next_id);
-        self.next_id += 1;
-        let mut session = Session::new(inside, outside, proxy, real, protocol, now);
+        let mut session = Session::new(inside, outside, now);
         session.note(Sender::Client, signal, now);
         session.checked_at = session.deadline();
-        tracing::debug!(%proxy, %real, %protocol, mapped = outside.value(), "New NAT session");
+        tracing::debug!(proxy = %session.proxy(), %real, %protocol, mapped = outside.value(), "New NAT session");
 
-        self.checks.insert((session.checked_at, id));
+        let checked_at = session.checked_at;
+        let id = SessionId(self.sessions.insert(session) as u32);
+        self.checks.insert((checked_at, id));
         self.inside.insert(inside, id);
         self.outside.insert(outside, id);
-        self.sessions.insert(id, session);
         Ok(Translation {
             address: real,
             value: outside.value(),
@@ -232,27 +252,26 @@ impl Sessions {
     }
 
     fn schedule(&mut self, id: SessionId, at: Instant) {
-        let session = self
-            .sessions
-            .get_mut(&id)
-            .expect("only present sessions have checks");
+        let session = &mut self.sessions[id.index()];
         self.checks.remove(&(session.checked_at, id));
         session.checked_at = at;
         self.checks.insert((at, id));
     }
 
     fn end(&mut self, id: SessionId) {
-        let session = self
-            .sessions
-            .remove(&id)
-            .expect("only present sessions have checks");
+        let session = self.sessions.remove(id.index());
         self.checks.remove(&(session.checked_at, id));
         self.inside.remove(&session.inside);
         self.outside.remove(&session.outside);
         self.ports.release(session.outside);
         self.expired.insert(session.outside);
+        if self.sessions.is_empty() && self.sessions.capacity() > KEPT_ROOM {
+            self.sessions = Slab::new();
+            self.inside = self.secret.table();
+            self.outside = self.secret.table();
+        }
         cover!("nat/session-expired");
-        tracing::debug!(proxy = %session.proxy, real = %session.real, "NAT session ended");
+        tracing::debug!(proxy = %session.proxy(), real = %session.real(), "NAT session ended");
     }
 }
 

@@ -2,32 +2,43 @@
 
 use std::net::IpAddr;
 
+use connlib_lookup::AddressKey;
 use ip_packet::Protocol;
 
 /// Address of the far end, protocol, and the port or echo identifier of the client's end.
 ///
-/// The port of the far end is not part of it. Packed, so that an ordered map compares it in two steps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// The port of the far end is not part of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Tuple {
-    address: u128,
+    address: AddressKey,
     /// Protocol in the upper, port or identifier in the lower 16 bits.
     protocol: u32,
 }
 
 impl Tuple {
     pub(super) fn new(address: IpAddr, protocol: Protocol) -> Self {
-        let address = match address {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-            IpAddr::V6(v6) => v6.to_bits(),
-        };
         let tag: u32 = match protocol {
             Protocol::Tcp(_) => 0,
             Protocol::Udp(_) => 1,
             Protocol::IcmpEcho(_) => 2,
         };
         Self {
-            address,
+            address: address.into(),
             protocol: tag << 16 | u32::from(protocol.value()),
+        }
+    }
+
+    /// The far end. No NAT maps from or to an IPv4-mapped address.
+    pub(super) fn address(self) -> IpAddr {
+        self.address.address()
+    }
+
+    /// The protocol with the port or identifier of the client's end.
+    pub(super) fn protocol(self) -> Protocol {
+        match self.protocol >> 16 {
+            0 => Protocol::Tcp(self.value()),
+            1 => Protocol::Udp(self.value()),
+            _ => Protocol::IcmpEcho(self.value()),
         }
     }
 

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 use super::super::nat::Assignment;
 use super::*;
+use connlib_lookup::Secret;
 
 const NAMES: u128 = 1;
 const NETWORK: u128 = 2;
@@ -79,7 +80,7 @@ impl Bench {
             v4: v4.parse().unwrap(),
             v6: v6.parse().unwrap(),
         };
-        let mut peer = ClientPeer::new(addresses(CLIENT_V4, CLIENT_V6));
+        let mut peer = ClientPeer::new(addresses(CLIENT_V4, CLIENT_V6), Secret::from_seed([0; 32]));
         for resource in resources {
             peer.access.authorize(resource, None);
         }

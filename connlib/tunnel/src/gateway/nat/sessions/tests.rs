@@ -8,6 +8,7 @@ use ip_packet::make::{TcpHeader, tcp_packet};
 use proptest::prelude::*;
 
 use super::*;
+use connlib_lookup::Secret;
 
 const NONE: fn() -> TcpSignal = TcpSignal::default;
 
@@ -38,7 +39,7 @@ struct Bench {
 impl Bench {
     fn new(protocol: Protocol) -> Self {
         Self {
-            sessions: Sessions::default(),
+            sessions: Sessions::new(Secret::from_seed([0; 32])),
             now: Instant::now(),
             protocol,
         }
@@ -112,7 +113,7 @@ fn tunnel_57_round_trip_keeps_the_port_where_it_can() {
 // tunnel 59
 #[test]
 fn tunnel_59_names_that_share_an_address_get_different_ports() {
-    let mut sessions = Sessions::default();
+    let mut sessions = Sessions::new(Secret::from_seed([0; 32]));
     let now = Instant::now();
     let real = Some(ip("10.0.0.1"));
     let mut out = |proxy: &str, port| {
@@ -146,7 +147,7 @@ fn tunnel_59_names_that_share_an_address_get_different_ports() {
 // tunnel 59
 #[test]
 fn tunnel_59_exhausted_values_are_an_error() {
-    let mut sessions = Sessions::default();
+    let mut sessions = Sessions::new(Secret::from_seed([0; 32]));
     let now = Instant::now();
     let mut out = |proxy: &str, port| {
         sessions.outgoing(
@@ -166,7 +167,7 @@ fn tunnel_59_exhausted_values_are_an_error() {
 
 #[test]
 fn number_of_sessions_is_bounded() {
-    let mut sessions = Sessions::default();
+    let mut sessions = Sessions::new(Secret::from_seed([0; 32]));
     let now = Instant::now();
     let mut out = |real: u32, port| {
         let real = IpAddr::V4((0x0a00_0000 + real).into());
@@ -300,10 +301,31 @@ fn tunnel_60_late_packets_are_recognised_until_the_tuple_is_used_again() {
     assert!(matches!(bench.back(NONE()), Incoming::Session(_)));
 }
 
+#[test]
+fn room_of_a_burst_is_given_back() {
+    let mut sessions = Sessions::new(Secret::from_seed([0; 32]));
+    let now = Instant::now();
+    for port in 0..10_000 {
+        let real = Some(ip("10.0.0.1"));
+        sessions
+            .outgoing(ip("100.96.0.1"), Protocol::Udp(port), real, NONE(), now)
+            .unwrap();
+    }
+    assert!(sessions.inside.capacity() >= 10_000);
+    sessions.handle_timeout(now + secs(3600));
+    for capacity in [
+        sessions.sessions.capacity(),
+        sessions.inside.capacity(),
+        sessions.outside.capacity(),
+    ] {
+        assert!(capacity <= KEPT_ROOM, "{capacity}");
+    }
+}
+
 // tunnel 61
 #[test]
 fn tunnel_61_running_session_keeps_its_address() {
-    let mut sessions = Sessions::default();
+    let mut sessions = Sessions::new(Secret::from_seed([0; 32]));
     let now = Instant::now();
     let mut out = |port, real: &str| {
         sessions
@@ -377,7 +399,7 @@ proptest! {
     /// The table stays a bijection, and the timer always moves on.
     #[test]
     fn invariants_hold(steps in proptest::collection::vec(any_step(), 0..150)) {
-        let mut table = Sessions::default();
+        let mut table = Sessions::new(Secret::from_seed([0; 32]));
         let mut now = Instant::now();
         for step in steps {
             match step {
@@ -404,7 +426,7 @@ proptest! {
             prop_assert_eq!(table.inside.len(), table.sessions.len());
             prop_assert_eq!(table.outside.len(), table.sessions.len());
             prop_assert_eq!(table.checks.len(), table.sessions.len());
-            for session in table.sessions.values() {
+            for session in table.sessions.iter().map(|(_, session)| session) {
                 prop_assert!(session.checked_at <= session.deadline());
             }
         }
