@@ -108,6 +108,18 @@ impl DnsPattern {
         self.literal_end.len() == self.text.len()
     }
 
+    /// The labels that every covered name ends with; empty if there are none.
+    pub fn literal_labels(&self) -> &str {
+        let start = self.text.len() - self.literal_end.len();
+        if start == 0 || self.text[..start].ends_with('.') {
+            return &self.literal_end;
+        }
+        // The first of them is only the end of a label.
+        self.literal_end
+            .split_once('.')
+            .map_or("", |(_, whole)| whole)
+    }
+
     /// `*.x.y` also covers `x.y`: what is behind the star.
     fn labels_below_leading_star(&self) -> Option<&[LabelPattern]> {
         let (LabelPattern::Glob(first), rest) = self.labels.split_first()? else {
@@ -322,6 +334,27 @@ mod tests {
             (long.as_str(), TooLong(MAX_PATTERN_LEN + 1)),
         ] {
             assert_eq!(DnsPattern::new(pattern), Err(error), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn literal_labels_are_whole() {
+        for (pattern, labels) in [
+            ("www.example.com", "www.example.com"),
+            ("*.example.com", "example.com"),
+            ("**.example.com", "example.com"),
+            ("www.*.example.com", "example.com"),
+            ("*ample.com", "com"),
+            ("ex[a-c]mple.com", "com"),
+            ("exampl?", ""),
+            ("**", ""),
+            ("example.*", ""),
+        ] {
+            assert_eq!(
+                DnsPattern::new(pattern).unwrap().literal_labels(),
+                labels,
+                "{pattern}"
+            );
         }
     }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use connlib_lookup::{Secret, Table};
 use connlib_model::{GatewayId, ResourceId, SiteId};
 use connlib_snownet::{IceCredentials, PublicKey};
 
@@ -20,9 +21,9 @@ const MAX_REMEMBERED: usize = 100;
 const MAX_SERVED: usize = 10_000;
 
 /// Bindings, peers and preferences.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Gateways {
-    bindings: BTreeMap<ResourceId, GatewayId>,
+    bindings: Table<ResourceId, GatewayId>,
     peers: BTreeMap<GatewayId, Peer>,
     /// Who served a resource last, kept after the binding is gone.
     served_by: BTreeMap<ResourceId, GatewayId>,
@@ -35,6 +36,8 @@ pub(crate) struct Gateways {
 pub(crate) struct Peer {
     pub(crate) site: SiteId,
     identity: Identity,
+    /// What is bound to it.
+    resources: BTreeSet<ResourceId>,
     /// TUN addresses; portals of early 2025 do not tell them.
     ipv4: Option<Ipv4Addr>,
     ipv6: Option<Ipv6Addr>,
@@ -69,6 +72,16 @@ pub(crate) enum Unbound {
 }
 
 impl Gateways {
+    /// No gateway is known.
+    pub(crate) fn new(secret: Secret) -> Self {
+        Self {
+            bindings: secret.table(),
+            peers: BTreeMap::new(),
+            served_by: BTreeMap::new(),
+            remembered: VecDeque::new(),
+        }
+    }
+
     /// Binds a resource to a gateway as the portal decided. The resource must not be bound to another gateway.
     pub(crate) fn bind(&mut self, flow: &FlowCreated) {
         debug_assert!(
@@ -80,10 +93,12 @@ impl Gateways {
         let peer = self.peers.entry(flow.gateway).or_insert_with(|| Peer {
             site: flow.site,
             identity: Identity::of(flow),
+            resources: BTreeSet::new(),
             ipv4: None,
             ipv6: None,
             is_established: false,
         });
+        peer.resources.insert(flow.resource);
         peer.site = flow.site;
         peer.ipv4 = flow.gateway_ipv4.or(peer.ipv4);
         peer.ipv6 = flow.gateway_ipv6.or(peer.ipv6);
@@ -120,14 +135,6 @@ impl Gateways {
             .map(|(id, _)| *id)
     }
 
-    /// Resources bound to `gateway`.
-    pub(crate) fn resources_of(&self, gateway: GatewayId) -> impl Iterator<Item = ResourceId> + '_ {
-        self.bindings
-            .iter()
-            .filter(move |(_, g)| **g == gateway)
-            .map(|(resource, _)| *resource)
-    }
-
     /// Whether any connected gateway serves `site`.
     pub(crate) fn is_site_established(&self, site: SiteId) -> bool {
         self.peers
@@ -160,12 +167,13 @@ impl Gateways {
     /// Drops the peer and all bindings to it.
     pub(crate) fn remove(&mut self, gateway: GatewayId) -> Option<Removed> {
         let peer = self.peers.remove(&gateway)?;
-        let resources = self.resources_of(gateway).collect::<BTreeSet<_>>();
-        self.bindings.retain(|_, g| *g != gateway);
+        for resource in &peer.resources {
+            self.bindings.remove(resource);
+        }
 
         Some(Removed {
             site: peer.site,
-            resources,
+            resources: peer.resources,
         })
     }
 
@@ -174,14 +182,17 @@ impl Gateways {
         let Some(gateway) = self.bindings.remove(&resource) else {
             return Unbound::WasNotBound;
         };
-        if self.resources_of(gateway).next().is_some() {
+        let Some(peer) = self.peers.get_mut(&gateway) else {
+            return Unbound::StillUsed;
+        };
+        peer.resources.remove(&resource);
+        if !peer.resources.is_empty() {
             return Unbound::StillUsed;
         }
+        let site = peer.site;
+        self.peers.remove(&gateway);
 
-        match self.peers.remove(&gateway) {
-            Some(peer) => Unbound::LastOf(gateway, peer.site),
-            None => Unbound::StillUsed,
-        }
+        Unbound::LastOf(gateway, site)
     }
 
     /// Gateways for `connected_gateway_ids`, best first: who served `resource` before, then connected ones, then by id.
@@ -258,7 +269,7 @@ mod tests {
     // tunnel 38
     #[test]
     fn tunnel_38_preference_is_former_gateway_then_connected_then_id() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         bind(&mut gateways, R1, G1);
         bind(&mut gateways, R1, G3);
         bind(&mut gateways, R2, G2);
@@ -270,7 +281,7 @@ mod tests {
 
     #[test]
     fn preferences_survive_the_loss_of_the_connection() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         bind(&mut gateways, R1, G1);
         gateways.remove(G1);
         assert_eq!(gateways.preferred(R1), [G1]);
@@ -280,7 +291,7 @@ mod tests {
     // tunnel 39
     #[test]
     fn tunnel_39_resource_moves_to_another_gateway() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         bind(&mut gateways, R1, G1);
         assert_eq!(gateways.unbind(R1), Unbound::LastOf(G1, SITE));
         bind(&mut gateways, R1, G2);
@@ -291,7 +302,7 @@ mod tests {
 
     #[test]
     fn other_key_is_another_identity() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         bind(&mut gateways, R1, G1);
         let mut flow = flow(R1, G1);
         assert!(!gateways.is_other_identity(G1, &Identity::of(&flow)));
@@ -305,7 +316,7 @@ mod tests {
     // tunnel 70
     #[test]
     fn tunnel_70_lost_gateway_unbinds_all_its_resources() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         bind(&mut gateways, R1, G1);
         bind(&mut gateways, R2, G1);
         let removed = gateways.remove(G1);
@@ -321,7 +332,7 @@ mod tests {
 
     #[test]
     fn gateway_stays_while_another_resource_uses_it() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         bind(&mut gateways, R1, G1);
         bind(&mut gateways, R2, G1);
         assert_eq!(gateways.unbind(R1), Unbound::StillUsed);
@@ -330,7 +341,7 @@ mod tests {
 
     #[test]
     fn memory_of_gateways_is_bounded() {
-        let mut gateways = Gateways::default();
+        let mut gateways = Gateways::new(Secret::from_seed([0; 32]));
         for id in 0..1000 {
             bind(&mut gateways, R1, GatewayId::from_u128(id));
         }

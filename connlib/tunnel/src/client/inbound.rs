@@ -138,10 +138,9 @@ impl Client {
             .peer(gateway)
             .is_some_and(|peer| peer.has_address(source));
         let may_send = is_own
-            || self
-                .gateways
-                .resources_of(gateway)
-                .any(|resource| self.routing.covers(resource, source, domain));
+            || self.routing.any_covering(source, domain, |resource| {
+                self.gateways.binding(resource) == Some(gateway)
+            });
         if may_send {
             self.inbound_sources.insert((gateway, source), ());
         }

@@ -12,6 +12,7 @@ mod gateways;
 mod inbound;
 mod intents;
 mod latest;
+mod name_routes;
 mod outbound;
 mod outbox;
 mod resolving;
@@ -32,6 +33,7 @@ use connlib_snownet::{Node, NodeStats, PublicKey, Role, Transmit};
 use ip_packet::{IpPacket, Protocol};
 
 use crate::direct_map::DirectMap;
+use connlib_lookup::Secret;
 
 pub use api::{
     ClientEvent, ClientStats, FlowCreated, FlowError, FlowFailure, GatewayView, InterfaceConfig,
@@ -108,13 +110,15 @@ impl Client {
     ///
     /// `unix_now` is the wall clock at `now`, as time since the Unix epoch.
     pub fn new(seed: [u8; 32], now: Instant, unix_now: Duration) -> Self {
+        let secret = Secret::from_seed(seed);
+
         Self {
             node: Node::new(Role::Client, seed, now, unix_now),
             interface: None,
             resources: Resources::default(),
-            routing: RoutingTable::default(),
+            routing: RoutingTable::new(secret),
             intents: Intents::new(),
-            gateways: Gateways::default(),
+            gateways: Gateways::new(secret),
             sites: Sites::default(),
             nat: DnsResourceNat::default(),
             resolver: StubResolver::new(seed, now),

@@ -109,12 +109,7 @@ impl Client {
 
     /// An application is about to use `domain`: every gateway that serves it resolves it anew (tunnel spec 3.12).
     fn refresh_domain(&mut self, domain: &DomainName, now: Instant) {
-        let resources = self
-            .routing
-            .matching(domain)
-            .map(|(id, _)| id)
-            .collect::<Vec<_>>();
-        for resource in resources {
+        for resource in self.routing.matching(domain) {
             if let Some(gateway) = self.gateways.binding(resource) {
                 self.announce(gateway, resource, domain, now);
             }

@@ -12,20 +12,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use connlib_cover::cover;
+use connlib_lookup::{AddressKey, Secret, Table};
 use connlib_model::{
-    DnsPattern, DomainName, Filter, FilterProtocol, IpNet, IpStack, Ipv4Net, Ipv6Net, Resource,
-    ResourceId, permits, ranges,
+    DnsPattern, DomainName, Filter, FilterProtocol, IpNet, Ipv4Net, Ipv6Net, Resource, ResourceId,
+    permits, ranges,
 };
 use ip_packet::Protocol;
 
+use super::name_routes::{DnsRoute, NameRoutes};
+
 /// Active resources, arranged for look-ups.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RoutingTable {
-    networks: BTreeMap<IpNet, Network>,
+    /// In ascending order.
+    networks: Vec<(IpNet, Network)>,
+    /// Address and prefix length to the place in `networks`.
+    places: Table<(AddressKey, u8), u32>,
     /// Prefix lengths that occur in `networks`, longest first; a look-up probes only these.
     prefixes_v4: Vec<u8>,
     prefixes_v6: Vec<u8>,
-    dns: BTreeMap<ResourceId, DnsRoute>,
+    names: NameRoutes,
     internet: Option<ResourceId>,
 }
 
@@ -36,13 +42,6 @@ struct Network {
     /// Who gets the traffic that several of them permit. Decided when the set of networks changes and then kept, so
     /// that flows do not move for reasons of their own.
     preferred: Option<ResourceId>,
-}
-
-#[derive(Debug)]
-pub(crate) struct DnsRoute {
-    pattern: DnsPattern,
-    filters: Vec<Filter>,
-    ip_stack: IpStack,
 }
 
 /// The outcome of a look-up.
@@ -57,6 +56,18 @@ pub(crate) enum Route {
 }
 
 impl RoutingTable {
+    /// A table without resources.
+    pub(crate) fn new(secret: Secret) -> Self {
+        Self {
+            networks: Vec::new(),
+            places: secret.table(),
+            prefixes_v4: Vec::new(),
+            prefixes_v6: Vec::new(),
+            names: NameRoutes::new(secret),
+            internet: None,
+        }
+    }
+
     /// Rebuilds the table from the active resources, in ascending order of their ids.
     ///
     /// `is_connected` says whether a resource has a connected gateway; such a resource keeps the traffic of its network
@@ -67,7 +78,7 @@ impl RoutingTable {
         is_connected: impl Fn(ResourceId) -> bool,
     ) {
         let mut networks = BTreeMap::<IpNet, Network>::new();
-        self.dns.clear();
+        self.names.clear();
         self.internet = None;
 
         for resource in active {
@@ -83,7 +94,7 @@ impl RoutingTable {
                             filters: dns.filters.clone(),
                             ip_stack: dns.ip_stack,
                         };
-                        self.dns.insert(dns.id, route);
+                        self.names.insert(dns.id, route);
                     }
                     Err(error) => {
                         tracing::warn!(resource = %dns.id, %error, "DNS resource is not activated")
@@ -134,7 +145,7 @@ impl RoutingTable {
         domain: Option<&DomainName>,
     ) -> bool {
         if ranges::is_proxy(ip) {
-            return match (domain, self.dns.get(&resource)) {
+            return match (domain, self.names.get(resource)) {
                 (Some(domain), Some(route)) => {
                     route.pattern.matches(domain) && route.ip_stack.permits(ip)
                 }
@@ -158,39 +169,56 @@ impl RoutingTable {
         self.internet.is_some() || self.networks_around(ip).next().is_some()
     }
 
-    /// Active DNS resources whose pattern matches `domain`, by ascending id.
-    pub(crate) fn matching(
+    /// Whether any resource that covers `ip` is one that `is_wanted` names.
+    pub(crate) fn any_covering(
         &self,
-        domain: &DomainName,
-    ) -> impl Iterator<Item = (ResourceId, IpStack)> {
-        self.dns
-            .iter()
-            .filter(move |(_, route)| route.pattern.matches(domain))
-            .map(|(id, route)| (*id, route.ip_stack))
+        ip: IpAddr,
+        domain: Option<&DomainName>,
+        mut is_wanted: impl FnMut(ResourceId) -> bool,
+    ) -> bool {
+        if ranges::is_proxy(ip) {
+            return domain.is_some_and(|domain| {
+                self.names
+                    .covering(domain)
+                    .any(|(id, route)| route.ip_stack.permits(ip) && is_wanted(id))
+            });
+        }
+        let of_internet = self.internet.filter(|_| !ranges::is_tunnel(ip));
+
+        of_internet.is_some_and(&mut is_wanted)
+            || self
+                .networks_around(ip)
+                .flat_map(|network| network.resources.keys())
+                .any(|id| is_wanted(*id))
+    }
+
+    /// Active DNS resources whose pattern matches `domain`.
+    pub(crate) fn matching(&self, domain: &DomainName) -> BTreeSet<ResourceId> {
+        self.names.covering(domain).map(|(id, _)| id).collect()
     }
 
     /// Whether `domain` belongs to the active DNS resource `resource`.
     pub(crate) fn matches(&self, resource: ResourceId, domain: &DomainName) -> bool {
-        self.dns
-            .get(&resource)
+        self.names
+            .get(resource)
             .is_some_and(|route| route.pattern.matches(domain))
     }
 
     /// The one resource that stands for `domain` when no port decides: the most specific pattern, then the larger id.
     pub(crate) fn best_match(&self, domain: &DomainName) -> Option<ResourceId> {
-        self.dns
-            .iter()
-            .filter(|(_, route)| route.pattern.matches(domain))
+        self.names
+            .covering(domain)
             .min_by(|(a_id, a), (b_id, b)| a.pattern.cmp(&b.pattern).then_with(|| b_id.cmp(a_id)))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
     }
 
     /// The families for which `domain` is answered, over all matching resources; `None` if none matches.
     pub(crate) fn families(&self, domain: &DomainName) -> Option<Families> {
-        self.matching(domain)
-            .map(|(_, stack)| Families {
-                v4: stack.has_v4(),
-                v6: stack.has_v6(),
+        self.names
+            .covering(domain)
+            .map(|(_, route)| Families {
+                v4: route.ip_stack.has_v4(),
+                v6: route.ip_stack.has_v6(),
             })
             .reduce(|a, b| Families {
                 v4: a.v4 || b.v4,
@@ -206,7 +234,7 @@ impl RoutingTable {
             v4.insert(Ipv4Net::default());
             v6.insert(Ipv6Net::default());
         }
-        for network in self.networks.keys() {
+        for (network, _) in &self.networks {
             match network {
                 IpNet::V4(network) => v4.insert(*network),
                 IpNet::V6(network) => v6.insert(*network),
@@ -225,12 +253,11 @@ impl RoutingTable {
             && new
                 .iter()
                 .zip(&self.networks)
-                .all(|(a, b)| a.0 == b.0 && a.1.resources.keys().eq(b.1.resources.keys()));
+                .all(|(a, b)| *a.0 == b.0 && a.1.resources.keys().eq(b.1.resources.keys()));
 
         for (address, network) in &mut new {
             let kept = self
-                .networks
-                .get(address)
+                .network(*address)
                 .and_then(|old| old.preferred)
                 .filter(|id| network.resources.contains_key(id))
                 .filter(|id| is_same_set || is_connected(*id));
@@ -239,7 +266,11 @@ impl RoutingTable {
             cover!("routing/overlap-by-id" if kept.is_none() && network.resources.len() > 1);
             network.preferred = kept.or(largest);
         }
-        self.networks = new;
+        self.places.clear();
+        let places = new.keys().enumerate();
+        self.places
+            .extend(places.map(|(place, network)| (key(*network), place as u32)));
+        self.networks = new.into_iter().collect();
         self.prefixes_v4 = self.prefixes(|net| matches!(net, IpNet::V4(_)));
         self.prefixes_v6 = self.prefixes(|net| matches!(net, IpNet::V6(_)));
     }
@@ -247,8 +278,9 @@ impl RoutingTable {
     fn prefixes(&self, is_family: impl Fn(&IpNet) -> bool) -> Vec<u8> {
         let lengths = self
             .networks
-            .keys()
-            .filter(|net| is_family(net))
+            .iter()
+            .map(|(network, _)| network)
+            .filter(|network| is_family(network))
             .map(IpNet::prefix_len)
             .collect::<BTreeSet<_>>();
 
@@ -257,14 +289,13 @@ impl RoutingTable {
 
     fn route_domain(&self, destination: IpAddr, domain: &DomainName, protocol: Protocol) -> Route {
         let best = self
-            .dns
-            .iter()
-            .filter(|(_, route)| route.pattern.matches(domain))
+            .names
+            .covering(domain)
             .map(|(id, route)| {
                 let is_permitted = route.ip_stack.permits(destination)
                     && permits(&route.filters, filter_protocol(protocol));
 
-                (is_permitted, &route.pattern, *id)
+                (is_permitted, &route.pattern, id)
             })
             .max_by(|a, b| {
                 a.0.cmp(&b.0)
@@ -302,11 +333,23 @@ impl RoutingTable {
             IpAddr::V6(_) => &self.prefixes_v6,
         };
 
-        prefixes.iter().filter_map(move |prefix| {
-            let network = IpNet::new(ip, *prefix).ok()?.trunc();
-            self.networks.get(&network)
-        })
+        prefixes
+            .iter()
+            .filter_map(move |prefix| self.network(IpNet::new(ip, *prefix).ok()?.trunc()))
     }
+
+    fn network(&self, network: IpNet) -> Option<&Network> {
+        let place = self.places.get(&key(network))?;
+
+        self.networks
+            .get(*place as usize)
+            .map(|(_, network)| network)
+    }
+}
+
+/// `network` without host bits as a key.
+fn key(network: IpNet) -> (AddressKey, u8) {
+    (network.addr().into(), network.prefix_len())
 }
 
 /// Address families of the answers for a domain.
@@ -346,6 +389,8 @@ fn filter_protocol(protocol: Protocol) -> FilterProtocol {
 
 #[cfg(test)]
 mod tests {
+    use connlib_model::IpStack;
+
     use super::super::testing::{cidr, cidr_with, dns, dns_with, internet};
     use super::*;
 
@@ -375,12 +420,12 @@ mod tests {
     // tunnel 7
     #[test]
     fn tunnel_7_largest_id_owns_an_identical_network_unless_another_is_connected() {
-        let mut table = RoutingTable::default();
+        let mut table = RoutingTable::new(Secret::from_seed([0; 32]));
         let (a, b) = (cidr(1, "10.0.0.0/8"), cidr(2, "10.0.0.0/8"));
         table.rebuild([&a, &b].into_iter(), |_| false);
         assert_eq!(route(&table, "10.1.1.1"), permitted(2));
 
-        let mut table = RoutingTable::default();
+        let mut table = RoutingTable::new(Secret::from_seed([0; 32]));
         let is_a_connected = |resource| resource == id(1);
         table.rebuild([&a].into_iter(), |_| false);
         table.rebuild([&a, &b].into_iter(), is_a_connected);
@@ -508,7 +553,7 @@ mod tests {
     fn tunnel_2_invalid_pattern_is_not_activated() {
         let table = table(&[dns(1, "a**.example.com"), dns(2, "*.example.com")]);
         assert_eq!(table.best_match(&name("ab.example.com")), Some(id(2)));
-        assert_eq!(table.matching(&name("ab.example.com")).count(), 1);
+        assert_eq!(table.matching(&name("ab.example.com")).len(), 1);
     }
 
     // tunnel 22
@@ -522,7 +567,7 @@ mod tests {
     fn table(resources: &[Resource]) -> RoutingTable {
         let mut resources = resources.iter().collect::<Vec<_>>();
         resources.sort_by_key(|resource| resource.id());
-        let mut table = RoutingTable::default();
+        let mut table = RoutingTable::new(Secret::from_seed([0; 32]));
         table.rebuild(resources.into_iter(), |_| false);
 
         table

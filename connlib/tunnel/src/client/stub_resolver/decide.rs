@@ -141,6 +141,7 @@ fn answer(message: Vec<u8>) -> Decision {
 mod tests {
     use super::super::super::testing::{cidr, dns, internet};
     use super::*;
+    use connlib_lookup::Secret;
     use connlib_model::Resource;
     use proptest::prelude::*;
 
@@ -189,7 +190,7 @@ mod tests {
     }
 
     fn routing(resources: &[Resource]) -> RoutingTable {
-        let mut table = RoutingTable::default();
+        let mut table = RoutingTable::new(Secret::from_seed([0; 32]));
         table.rebuild(resources.iter(), |_| false);
 
         table
