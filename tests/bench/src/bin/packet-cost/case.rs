@@ -164,10 +164,10 @@ pub(crate) static CASES: &[Case] = &[
         Up::new(End::Gateway, Path::Direct, 1, 10, 1)
     ),
     case!(
-        "gateway seal, 100 clients, single",
+        "gateway seal, 1000 clients, single",
         1,
         Seal,
-        Up::new(End::Gateway, Path::Direct, 1, 100, 1)
+        Up::new(End::Gateway, Path::Direct, 1, 1_000, 1)
     ),
     case!(
         "gateway open, 10 clients, single",
@@ -176,10 +176,10 @@ pub(crate) static CASES: &[Case] = &[
         Down::new(End::Gateway, Path::Direct, 1, 10, 1)
     ),
     case!(
-        "gateway open, 100 clients, single",
+        "gateway open, 1000 clients, single",
         1,
         Open,
-        Down::new(End::Gateway, Path::Direct, 1, 100, 1)
+        Down::new(End::Gateway, Path::Direct, 1, 1_000, 1)
     ),
     case!(
         "client seal, 10 resources, single",
@@ -196,7 +196,7 @@ pub(crate) static CASES: &[Case] = &[
     // The client's routing table by itself: parse, look up, find nothing.
     case!("route, 10 resources", 1, None, Route::new(10)),
     case!("route, 1000 resources", 1, None, Route::new(1_000)),
-    case!("route, 10000 resources", 1, None, Route::new(10_000)),
+    case!("route, 100000 resources", 1, None, Route::new(100_000)),
     // The gateway's NAT by itself: filter, session, translation in place.
     case!(
         "translate from client, 10 sessions",

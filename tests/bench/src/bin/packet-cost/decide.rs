@@ -29,7 +29,7 @@ impl Route {
         let source = SocketAddr::from((packets::client_tun(0).v4, 5000));
         let packet = tcp_packet(
             source,
-            ([12, 0, 0, 1], 443).into(),
+            ([203, 0, 113, 1], 443).into(),
             TcpHeader::default(),
             &[],
         );
@@ -88,16 +88,12 @@ impl Translate {
     }
 
     fn new(direction: Direction, sessions: u32) -> Self {
-        let id = ResourceId::from_u128(1);
-        let names = GatewayResource::Dns(GatewayDnsResource {
-            id,
-            address: "*.example.com".to_owned(),
-            name: "names".to_owned(),
-            filters: vec![Filter::Tcp(443..=443)],
-        });
-        let mut peer = BenchPeer::new(packets::client_tun(0), &[names]);
-        for name in 0..sessions.div_ceil(SESSIONS_PER_NAME) {
-            let domain = format!("host{name}.example.com").parse();
+        let names = 0..sessions.div_ceil(SESSIONS_PER_NAME);
+        let resources: Vec<_> = names.clone().map(resource).collect();
+        let mut peer = BenchPeer::new(packets::client_tun(0), &resources);
+        for name in names {
+            let id = resources[name as usize].id();
+            let domain = format!("www.site{name}.example.com").parse();
             let first = name * SESSIONS_PER_NAME;
             let (proxy, real): (IpAddr, IpAddr) = (proxy(first).into(), real(first).into());
             peer.resolve(id, &domain.expect("a name"), &[proxy], &[real]);
@@ -134,6 +130,16 @@ impl Round for Translate {
         let (peer, buffer) = (&mut self.peer, &mut self.buffer);
         pass(peer, self.direction, template, buffer, self.now);
     }
+}
+
+/// A name of its own for every so many sessions.
+fn resource(name: u32) -> GatewayResource {
+    GatewayResource::Dns(GatewayDnsResource {
+        id: ResourceId::from_u128(u128::from(name)),
+        address: format!("*.site{name}.example.com"),
+        name: "names".to_owned(),
+        filters: vec![Filter::Tcp(443..=443)],
+    })
 }
 
 fn pass(
