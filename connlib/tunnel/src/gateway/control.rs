@@ -26,7 +26,7 @@ impl Gateway {
         now: Instant,
     ) {
         let Some(lookup) = self.lookups.finish(id) else {
-            tracing::debug!("Ignoring answer to a look-up that has timed out");
+            tracing::debug!("Ignoring answer to a look-up that nobody waits for any more");
             return;
         };
         self.finish_lookup(lookup, result, now);
@@ -140,7 +140,9 @@ fn translate_name(
         Ok(Assigned::Kept) => NatStatus::Active,
         Ok(Assigned::Renumbered) => {
             tracing::debug!(domain = %lookup.domain, "Client numbers its proxy addresses anew");
-            peer.sessions.clear();
+            let is_new = |proxy: IpAddr| lookup.proxies.contains(&proxy);
+            peer.sessions
+                .retain(|proxy| !is_new(proxy) && peer.names.get(proxy).is_some());
             NatStatus::Active
         }
         Err(error) => {

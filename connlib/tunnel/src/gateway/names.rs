@@ -70,6 +70,12 @@ impl Lookups {
         self.pending.remove(&id)
     }
 
+    /// Drops the look-ups of a client whose connection has been replaced: nobody waits for the answers, and a process that
+    /// has started again may have handed out their proxy addresses to other names.
+    pub(super) fn forget(&mut self, client: ClientId) {
+        self.pending.retain(|_, lookup| lookup.client != client);
+    }
+
     /// The next look-up whose time is over at `now`.
     pub(super) fn next_timed_out(&mut self, now: Instant) -> Option<Lookup> {
         let first = self.pending.first_entry()?;
@@ -116,6 +122,15 @@ mod tests {
         assert!(lookups.next_timed_out(now + TIMEOUT).is_some());
         assert!(lookups.finish(id).is_none());
         assert_eq!(lookups.poll_timeout(), None);
+    }
+
+    #[test]
+    fn look_ups_of_one_client_are_forgotten() {
+        let mut lookups = Lookups::default();
+        let now = Instant::now();
+        let ids = [1, 2].map(|client| begin(&mut lookups, client, now).unwrap());
+        lookups.forget(ClientId::from_u128(1));
+        assert_eq!(ids.map(|id| lookups.finish(id).is_some()), [false, true]);
     }
 
     // tunnel 65

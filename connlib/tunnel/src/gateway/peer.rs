@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use connlib_cover::cover;
 use connlib_lookup::Secret;
 use connlib_model::ranges;
+use connlib_snownet::PublicKey;
 use ip_packet::make::{self, Unreachable};
 use ip_packet::{
     FamilyMismatch, IcmpErrorKind, IpPacket, PacketMut, PacketRef, UnsupportedProtocol,
@@ -24,6 +25,8 @@ use crate::unix_time::UnixClock;
 #[derive(Debug)]
 pub(super) struct ClientPeer {
     pub(super) addresses: TunAddresses,
+    /// WireGuard key; `None` before the first connection.
+    key: Option<PublicKey>,
     pub(super) access: Access,
     pub(super) names: AddressMap,
     pub(super) sessions: Sessions,
@@ -105,11 +108,22 @@ impl ClientPeer {
     pub(super) fn new(addresses: TunAddresses, secret: Secret) -> Self {
         Self {
             addresses,
+            key: None,
             access: Access::new(secret),
             names: AddressMap::new(secret),
             sessions: Sessions::new(secret),
             scheduled_at: None,
         }
+    }
+
+    /// Takes the client's key. Returns whether it is another than before: then the client has started again or is elsewhere,
+    /// and announces all its names anew.
+    pub(super) fn set_key(&mut self, key: PublicKey) -> bool {
+        let is_new = self.key.replace(key) != Some(key);
+        if is_new {
+            self.names.begin_generation();
+        }
+        is_new
     }
 
     /// Decides about a packet that the client sent. `own` are the gateway's addresses.

@@ -151,10 +151,11 @@ impl Gateway {
             v4: flow.client_ipv4,
             v6: flow.client_ipv6,
         };
-        self.peers
-            .upsert(flow.client, addresses)
-            .access
-            .authorize(&flow.resource, flow.expires_at);
+        let peer = self.peers.upsert(flow.client, addresses);
+        peer.access.authorize(&flow.resource, flow.expires_at);
+        if peer.set_key(flow.client_key) {
+            self.lookups.forget(flow.client);
+        }
         self.reschedule(flow.client);
         Ok(())
     }

@@ -53,6 +53,50 @@ fn tunnel_46_proxies_used_for_another_domain_lead_there() {
     }
 }
 
+// A process that has been killed leaves its names behind; the next one numbers from the start, and its announcements are
+// resolved in any order.
+#[test]
+fn tunnel_46_restarted_client_keeps_what_it_has_announced_itself() {
+    const NAMES: [(&str, &str, &str); 2] = [
+        ("c.example.com", "100.96.0.5", "10.0.0.3"),
+        ("b.example.com", "100.96.0.1", "10.0.0.2"),
+    ];
+    let mut world = named();
+    world.assign(0, 1, "a.example.com", &["100.96.0.1"]);
+    world.resolve(Ok(&["10.0.0.1"]));
+    let packet = world.clients[0].udp_to("100.96.0.1:53", b"12345678");
+    world.up(0, &packet);
+    assert_eq!(world.at_site()[0].destination().to_string(), "10.0.0.1");
+    world.assign(0, 1, "slow.example.com", &["100.96.0.5"]);
+    world.clients[0].statuses.clear();
+
+    let now = world.now;
+    world.clients[0].node.reset(now);
+    world.connect(0, dns(1, "*.example.com", &[]));
+    // Nobody waits for the answer that the old process had asked for.
+    world.resolve(Ok(&["10.0.0.9"]));
+    assert_eq!(world.status(0), None);
+
+    for (domain, proxy, real) in NAMES {
+        world.assign(0, 1, domain, &[proxy]);
+        world.resolve(Ok(&[real]));
+        assert_eq!(world.status(0), Some(NatStatus::Active));
+        let packet = world.clients[0].udp_to(&format!("{proxy}:53"), b"12345678");
+        world.up(0, &packet);
+        assert_eq!(world.at_site()[0].destination().to_string(), real);
+    }
+    for (_, proxy, real) in NAMES {
+        let host = &world.clients[0];
+        let answer = host.udp_from(&format!("{real}:53"), b"answer");
+        let translated = host.udp_from(&format!("{proxy}:53"), b"answer");
+        world.down(&answer);
+        assert_eq!(world.at_client(0), [translated], "{real}");
+    }
+    let late = world.clients[0].udp_from("10.0.0.1:53", b"late");
+    world.down(&late);
+    assert!(world.at_client(0).is_empty());
+}
+
 #[test]
 fn tunnel_57_round_trip_end_to_end() {
     let mut world = named();

@@ -2,6 +2,10 @@
 //!
 //! A proxy address of either family maps to a real address of that family only. Every announced proxy address has an
 //! entry, also when its family has no address, so that its use is answered with "unreachable" and not "prohibited".
+//!
+//! A client's process that starts again hands the same proxy addresses out to other names. What it has announced itself is
+//! told from what an earlier process had announced by the *generation*: the keys that a client has had, counted. An older
+//! generation alone is no reason to forget an entry, since a client that roams changes its key and keeps its numbers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,12 +26,18 @@ pub(in super::super) struct AddressMap {
     entries: Vec<Entry>,
     /// Proxy address to the place of its entry. Entries never go alone.
     places: Table<AddressKey, u32>,
+    generation: u32,
+    /// Entries of older generations.
+    outdated: usize,
 }
 
 /// What is known about one proxy address.
 #[derive(Debug)]
 pub(in super::super) struct Entry {
+    proxy: AddressKey,
     domain: DomainName,
+    /// In which it was announced last.
+    generation: u32,
     /// `None` while the name has no address of this family.
     real: Option<IpAddr>,
     /// Ordered, without duplicates.
@@ -59,8 +69,17 @@ pub(in super::super) struct Assignment<'a> {
 pub(in super::super) enum Assigned {
     /// Nothing.
     Kept,
-    /// The client has begun to number anew: all its older entries are gone.
+    /// The client has begun to number anew: entries are gone.
     Renumbered,
+}
+
+/// Which entries an assignment leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    All,
+    /// Those of the present generation.
+    Newest,
+    None,
 }
 
 /// Why an assignment was refused.
@@ -78,7 +97,15 @@ impl AddressMap {
         Self {
             entries: Vec::new(),
             places: secret.table(),
+            generation: 0,
+            outdated: 0,
         }
+    }
+
+    /// What is announced from now on is of a new generation: the client has another key.
+    pub(in super::super) fn begin_generation(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+        self.outdated = self.entries.len();
     }
 
     /// What is known about a proxy address.
@@ -91,6 +118,9 @@ impl AddressMap {
     ///
     /// `resolved` may be of both families and in any order. `None` means that the look-up failed: a mapping that exists
     /// stays.
+    ///
+    /// If one of the proxy addresses is another name's, the client has begun to number anew, and every entry of an older
+    /// generation goes. If that name was announced in the present one, nothing tells old from new, and all entries go.
     ///
     /// # Errors
     ///
@@ -107,27 +137,21 @@ impl AddressMap {
         {
             return Err(AssignError::NotAProxy);
         }
-        let renumbered = self.has_other_owner(&proxies, assignment.domain);
-        let present = if renumbered { 0 } else { self.entries.len() };
-        let new = proxies
-            .iter()
-            .filter(|ip| renumbered || self.get(**ip).is_none())
-            .count();
-        if present + new > MAX_ENTRIES {
+        let mut keep = self.kept_beside(&proxies, assignment.domain);
+        if keep == Keep::All && self.count_with(&proxies, keep) > MAX_ENTRIES && self.outdated > 0 {
+            keep = Keep::Newest;
+        }
+        if self.count_with(&proxies, keep) > MAX_ENTRIES {
             return Err(AssignError::TooMany);
         }
-        if renumbered {
-            self.entries.clear();
-            self.places.clear();
-        }
+        self.forget_but(keep);
         for is_v4 in [true, false] {
             self.assign_family(assignment, &proxies, resolved, is_v4);
         }
         cover!("nat/several-names-one-address" if self.shares_an_address(assignment.domain));
-        Ok(if renumbered {
-            Assigned::Renumbered
-        } else {
-            Assigned::Kept
+        Ok(match keep {
+            Keep::All => Assigned::Kept,
+            Keep::Newest | Keep::None => Assigned::Renumbered,
         })
     }
 
@@ -148,24 +172,69 @@ impl AddressMap {
         reals_of(false).any(|real| own.contains(&real))
     }
 
-    /// The entry of a proxy address, made if it is not there.
-    fn entry(&mut self, proxy: IpAddr, domain: &DomainName) -> &mut Entry {
+    /// Which entries can stay when `domain` has these proxy addresses.
+    fn kept_beside(&self, proxies: &BTreeSet<IpAddr>, domain: &DomainName) -> Keep {
+        let others = proxies
+            .iter()
+            .filter_map(|ip| self.get(*ip))
+            .filter(|entry| entry.domain != *domain);
+        others.fold(Keep::All, |keep, entry| match keep {
+            Keep::All | Keep::Newest if entry.generation != self.generation => Keep::Newest,
+            Keep::All | Keep::Newest | Keep::None => Keep::None,
+        })
+    }
+
+    /// How many entries there are once `proxies` have theirs beside those that stay.
+    fn count_with(&self, proxies: &BTreeSet<IpAddr>, keep: Keep) -> usize {
+        let stays = |entry: &Entry| match keep {
+            Keep::All => true,
+            Keep::Newest => entry.generation == self.generation,
+            Keep::None => false,
+        };
+        let staying = match keep {
+            Keep::All => self.entries.len(),
+            Keep::Newest => self.entries.len() - self.outdated,
+            Keep::None => 0,
+        };
+        let is_new = |ip: &&IpAddr| !self.get(**ip).is_some_and(stays);
+        staying + proxies.iter().filter(is_new).count()
+    }
+
+    fn forget_but(&mut self, keep: Keep) {
+        match keep {
+            Keep::All => return,
+            Keep::Newest => {
+                let newest = self.generation;
+                self.entries.retain(|entry| entry.generation == newest);
+            }
+            Keep::None => self.entries.clear(),
+        }
+        self.outdated = 0;
+        self.places.clear();
+        let places = self.entries.iter().zip(0..);
+        self.places
+            .extend(places.map(|(entry, place)| (entry.proxy, place)));
+    }
+
+    /// The entry of a proxy address, made if it is not there, and of the present generation from now on.
+    fn announced_entry(&mut self, proxy: IpAddr, domain: &DomainName) -> &mut Entry {
+        let generation = self.generation;
         let place = *self.places.entry(proxy.into()).or_insert_with(|| {
             self.entries.push(Entry {
+                proxy: proxy.into(),
                 domain: domain.clone(),
+                generation,
                 real: None,
                 resources: Vec::new(),
             });
             (self.entries.len() - 1) as u32
         });
-        &mut self.entries[place as usize]
-    }
-
-    fn has_other_owner(&self, proxies: &BTreeSet<IpAddr>, domain: &DomainName) -> bool {
-        proxies
-            .iter()
-            .filter_map(|ip| self.get(*ip))
-            .any(|entry| entry.domain != *domain)
+        let entry = &mut self.entries[place as usize];
+        if entry.generation != generation {
+            entry.generation = generation;
+            self.outdated -= 1;
+        }
+        entry
     }
 
     fn assign_family(
@@ -181,7 +250,7 @@ impl AddressMap {
         });
         let mut cycle = reals.iter().flatten().cycle();
         for proxy in proxies.iter().filter(|ip| ip.is_ipv4() == is_v4) {
-            let entry = self.entry(*proxy, assignment.domain);
+            let entry = self.announced_entry(*proxy, assignment.domain);
             if reals.is_some() {
                 entry.real = cycle.next().copied();
             }
@@ -209,192 +278,4 @@ fn is_mappable(address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ips(list: &[&str]) -> Vec<IpAddr> {
-        list.iter().map(|ip| ip.parse().unwrap()).collect()
-    }
-
-    fn proxies() -> Vec<IpAddr> {
-        ips(&[
-            "100.96.0.1",
-            "100.96.0.2",
-            "100.96.0.3",
-            "100.96.0.4",
-            "fd00:2021:1111:8000::",
-            "fd00:2021:1111:8000::1",
-            "fd00:2021:1111:8000::2",
-            "fd00:2021:1111:8000::3",
-        ])
-    }
-
-    fn assign(
-        map: &mut AddressMap,
-        resource: u128,
-        domain: &str,
-        proxies: &[IpAddr],
-        resolved: Option<&[&str]>,
-    ) -> Result<Assigned, AssignError> {
-        let resolved = resolved.map(ips);
-        let assignment = Assignment {
-            resource: ResourceId::from_u128(resource),
-            domain: &domain.parse().unwrap(),
-            proxies,
-        };
-        map.assign(&assignment, resolved.as_deref())
-    }
-
-    fn reals(map: &AddressMap) -> Vec<String> {
-        let text = |entry: &Entry| entry.real().map_or("none".into(), |ip| ip.to_string());
-        proxies()
-            .iter()
-            .map(|ip| map.get(*ip).map_or("-".into(), text))
-            .collect()
-    }
-
-    // tunnel 58
-    #[test]
-    fn tunnel_58_more_proxies_than_addresses_cycle() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        let resolved = ["10.0.0.2", "10.0.0.1", "2001:db8::1"];
-        assign(&mut map, 1, "a.example", &proxies(), Some(&resolved)).unwrap();
-        let expected = [
-            "10.0.0.1",
-            "10.0.0.2",
-            "10.0.0.1",
-            "10.0.0.2",
-            "2001:db8::1",
-            "2001:db8::1",
-            "2001:db8::1",
-            "2001:db8::1",
-        ];
-        assert_eq!(reals(&map), expected);
-
-        let reversed = ["2001:db8::1", "10.0.0.1", "10.0.0.2", "10.0.0.1"];
-        assign(&mut map, 1, "a.example", &proxies(), Some(&reversed)).unwrap();
-        assert_eq!(reals(&map), expected, "same set, same mapping");
-    }
-
-    // tunnel 58
-    #[test]
-    fn tunnel_58_of_many_addresses_the_first_four_are_used() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        let resolved = [
-            "10.0.0.6", "10.0.0.5", "10.0.0.4", "10.0.0.3", "10.0.0.2", "10.0.0.1",
-        ];
-        assign(&mut map, 1, "a.example", &proxies(), Some(&resolved)).unwrap();
-        assert_eq!(
-            reals(&map)[..4],
-            ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
-        );
-    }
-
-    // tunnel 62
-    #[test]
-    fn tunnel_62_every_proxy_has_an_entry() {
-        for (resolved, v4, v6) in [
-            (&["10.0.0.1"][..], "10.0.0.1", "none"),
-            (&["2001:db8::1"][..], "none", "2001:db8::1"),
-            (&[][..], "none", "none"),
-        ] {
-            let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-            assign(&mut map, 1, "a.example", &proxies(), Some(resolved)).unwrap();
-            assert_eq!(reals(&map), [v4, v4, v4, v4, v6, v6, v6, v6]);
-        }
-    }
-
-    #[test]
-    fn failed_look_up_keeps_what_was_known() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        assign(&mut map, 1, "a.example", &proxies(), None).unwrap();
-        assert_eq!(reals(&map), ["none"; 8]);
-
-        assign(&mut map, 1, "a.example", &proxies(), Some(&["10.0.0.1"])).unwrap();
-        assign(&mut map, 1, "a.example", &proxies(), None).unwrap();
-        assert_eq!(reals(&map)[0], "10.0.0.1");
-    }
-
-    // tunnel 46
-    #[test]
-    fn tunnel_46_proxies_of_another_domain_begin_anew() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        let all = proxies();
-        assert_eq!(
-            assign(&mut map, 1, "a.example", &all[..1], Some(&["10.0.0.1"])),
-            Ok(Assigned::Kept)
-        );
-        assert_eq!(
-            assign(&mut map, 1, "b.example", &all[1..2], Some(&["10.0.0.2"])),
-            Ok(Assigned::Kept)
-        );
-        assert_eq!(
-            assign(&mut map, 1, "c.example", &all[..1], Some(&["10.0.0.3"])),
-            Ok(Assigned::Renumbered)
-        );
-        assert_eq!(reals(&map)[..2], ["10.0.0.3", "-"]);
-    }
-
-    #[test]
-    fn resources_share_the_addresses_of_a_domain() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        let all = proxies();
-        for resource in [2, 1, 2] {
-            assign(&mut map, resource, "a.example", &all, Some(&["10.0.0.1"])).unwrap();
-        }
-        let owners = map.get(all[0]).unwrap().resources();
-        assert_eq!(owners, [ResourceId::from_u128(1), ResourceId::from_u128(2)]);
-    }
-
-    #[test]
-    fn only_proxy_addresses_can_be_announced() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        for foreign in ["10.0.0.1", "100.64.0.1", "100.100.111.1", "::"] {
-            let announced = [ips(&["100.96.0.1", foreign])].concat();
-            let result = assign(&mut map, 1, "a.example", &announced, Some(&["10.0.0.1"]));
-            assert_eq!(result, Err(AssignError::NotAProxy), "{foreign}");
-        }
-        assert_eq!(reals(&map), ["-"; 8]);
-    }
-
-    #[test]
-    fn names_do_not_stand_for_this_host_or_the_tunnel() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        let resolved = [
-            "127.0.0.1",
-            "0.0.0.0",
-            "255.255.255.255",
-            "224.0.0.1",
-            "100.64.0.1",
-            "100.96.0.9",
-            "::1",
-            "::",
-            "ff02::1",
-            "::ffff:127.0.0.1",
-            "fd00:2021:1111::5",
-        ];
-        assign(&mut map, 1, "a.example", &proxies(), Some(&resolved)).unwrap();
-        assert_eq!(reals(&map), ["none"; 8]);
-    }
-
-    #[test]
-    fn number_of_entries_is_bounded() {
-        let mut map = AddressMap::new(Secret::from_seed([0; 32]));
-        let all: Vec<IpAddr> = ranges::proxy_addresses_v4()
-            .take(MAX_ENTRIES + 1)
-            .map(IpAddr::V4)
-            .collect();
-        assert_eq!(
-            assign(&mut map, 1, "a.example", &all[1..], None),
-            Ok(Assigned::Kept)
-        );
-        assert_eq!(
-            assign(&mut map, 1, "a.example", &all[..1], None),
-            Err(AssignError::TooMany)
-        );
-        assert_eq!(
-            assign(&mut map, 1, "b.example", &all[1..2], None),
-            Ok(Assigned::Renumbered)
-        );
-    }
-}
+mod tests;

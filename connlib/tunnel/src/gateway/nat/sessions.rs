@@ -191,9 +191,17 @@ impl Sessions {
         self.checks.first().map(|(at, _)| *at)
     }
 
-    /// Forgets everything, expired sessions included.
-    pub(in super::super) fn clear(&mut self) {
-        *self = Self::new(self.secret);
+    /// Ends every session whose proxy address does not mean any more what it meant.
+    pub(in super::super) fn retain(&mut self, mut is_kept: impl FnMut(IpAddr) -> bool) {
+        let ended: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| !is_kept(session.proxy()))
+            .map(|(index, _)| SessionId(index as u32))
+            .collect();
+        for id in ended {
+            self.end(id);
+        }
     }
 
     /// Notes a packet of a session, which ends now if its time is over.
