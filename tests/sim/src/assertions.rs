@@ -32,6 +32,7 @@ mod tests;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use connlib_model::{ResourceView, TunConfig};
+use ip_packet::Protocol;
 
 use crate::{
     model::{Expectations, Model, Reach},
@@ -102,6 +103,8 @@ pub struct ClientSnapshot {
 pub struct Memory {
     /// Which real address stood for a proxy address, and under which versions of the records.
     pub mappings: BTreeMap<(usize, IpAddr), (Mapped, IpAddr)>,
+    /// Which real address flows to names went to at which gateway, and when they were seen last.
+    pub flows: BTreeMap<Flow, BTreeMap<usize, (IpAddr, Duration)>>,
     /// Where packets of earlier transitions may arrive, where applications repeat them.
     pub probes: BTreeMap<u64, Reach>,
     /// When access was asked for last.
@@ -165,6 +168,20 @@ pub struct Mapped {
     pub versions: usize,
     /// The version that the client announced last.
     pub announced: usize,
+}
+
+/// A flow of an application to a name, as the gateway tells flows apart (tunnel §5.5). A restarted client's proxy address may
+/// be another name's: that is another flow.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// Whose.
+    pub client: usize,
+    /// To what.
+    pub name: String,
+    /// The address that stands for it.
+    pub proxy: IpAddr,
+    /// The client's port or echo identifier.
+    pub end: Protocol,
 }
 
 /// Everything that does not hold.

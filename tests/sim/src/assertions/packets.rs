@@ -1,12 +1,12 @@
 //! A1–A8: every probe reaches exactly the host that the model predicts, and its answer comes back as it should.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use ip_packet::{IcmpErrorKind, IpPacket, Protocol as Port};
 
-use super::{Evidence, Failure, Mapped, Memory};
+use super::{Evidence, Failure, Flow, Mapped, Memory};
 use crate::{
-    model::{ExpectedProbe, Fates, Resolved},
+    model::{ExpectedProbe, Fates, Reach, Resolved},
     sut::probe_number,
     topology::Failure as Fault,
     trace::Entry,
@@ -20,7 +20,12 @@ struct Seen<'a> {
     arrivals: Vec<(usize, &'a IpPacket)>,
     replies: Vec<&'a IpPacket>,
     errors: Vec<&'a IpPacket>,
+    /// When it was sent first, and when it was seen last in any form.
+    time: Option<(Duration, Duration)>,
 }
+
+/// A flow lives this long after its last packet at most: UDP and ICMP (tunnel §5.5).
+const FLOW_LIFE: Duration = Duration::from_secs(120);
 
 /// What became of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,20 +40,81 @@ enum Fate {
 pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut Vec<Failure>) {
     memory.forget_mappings(evidence.model, evidence.entries);
     let mut is_claimed = vec![false; evidence.entries.len()];
+    let mut probes = Vec::new();
     for probe in &evidence.expected.probes {
         let seen = collect(evidence, probe, &mut is_claimed);
-        check_probe(evidence, probe, &seen, memory, failures);
+        let kept = memory.kept_by_flow(probe, &seen);
+        let probe = with_kept(probe, &kept);
+        check_probe(evidence, &probe, &seen, &kept, memory, failures);
+        memory.note_flows(&probe, &seen);
+        probes.push(probe);
     }
     if let Some((number, may_pass)) = evidence.expected.rogue {
         check_rogue(evidence, number, may_pass, &mut is_claimed, failures);
     }
     if evidence.model.is_repeating() {
         claim_late(evidence, memory, &mut is_claimed);
-        let probes = evidence.expected.probes.iter();
-        let reaching = probes.filter_map(|p| Some((p.number, p.fates.reach.clone()?)));
+        let probes = probes.into_iter();
+        let reaching = probes.filter_map(|p| Some((p.number, p.fates.reach?)));
         memory.probes.extend(reaching);
     }
     unexpected(evidence, &is_claimed, failures);
+}
+
+impl Memory {
+    /// Real addresses that the probe's flow has kept, where it lives still, by gateway.
+    fn kept_by_flow(&self, probe: &ExpectedProbe, seen: &Seen<'_>) -> BTreeMap<usize, IpAddr> {
+        let Some((sent_at, _)) = seen.time else {
+            return BTreeMap::new();
+        };
+        let lives = |seen_at: Duration| sent_at <= seen_at + FLOW_LIFE;
+        let flows = flow(probe, seen).and_then(|flow| self.flows.get(&flow));
+        flows
+            .into_iter()
+            .flatten()
+            .filter(|(_, (_, seen_at))| lives(*seen_at))
+            .map(|(gateway, (real, _))| (*gateway, *real))
+            .collect()
+    }
+
+    fn note_flows(&mut self, probe: &ExpectedProbe, seen: &Seen<'_>) {
+        let Some((flow, (_, seen_at))) = flow(probe, seen).zip(seen.time) else {
+            return;
+        };
+        for (gateway, arrival) in &seen.arrivals {
+            let at_gateways = self.flows.entry(flow.clone()).or_default();
+            at_gateways.insert(*gateway, (arrival.destination(), seen_at));
+        }
+    }
+}
+
+/// The flow to a name that a probe belongs to: ports come from a small pool, so the next probe may go on with it.
+fn flow(probe: &ExpectedProbe, seen: &Seen<'_>) -> Option<Flow> {
+    let request = seen.requests.first()?;
+    let Destination::Name(name, ..) = &probe.to else {
+        return None;
+    };
+    Some(Flow {
+        client: probe.client,
+        name: name.clone(),
+        proxy: request.destination(),
+        end: request.source_protocol().ok()?,
+    })
+}
+
+/// A4: "existing NAT sessions keep their real IP because the session table is consulted first" (tunnel §5.5, 61), also when
+/// the name has other addresses now, or none.
+fn with_kept(probe: &ExpectedProbe, kept: &BTreeMap<usize, IpAddr>) -> ExpectedProbe {
+    let mut probe = probe.clone();
+    let is_permitted = probe.fates.reach.is_some() || probe.fates.no_family;
+    if is_permitted && !kept.is_empty() {
+        let reach = probe.fates.reach.get_or_insert_with(|| Reach {
+            gateways: kept.keys().copied().collect(),
+            ..Reach::default()
+        });
+        reach.destinations.extend(kept.values());
+    }
+    probe
 }
 
 /// Where packets are repeated, those of earlier transitions may still be under way. They too only go where they may.
@@ -98,7 +164,7 @@ fn collect<'a>(
     is_claimed: &mut [bool],
 ) -> Seen<'a> {
     let mut seen = Seen::default();
-    for (index, (_, entry)) in evidence.entries.iter().enumerate() {
+    for (index, (at, entry)) in evidence.entries.iter().enumerate() {
         let is_ours = match entry {
             Entry::Request {
                 probe: number,
@@ -126,6 +192,10 @@ fn collect<'a>(
             _ => false,
         };
         is_claimed[index] |= is_ours;
+        if is_ours {
+            let (first, _) = seen.time.unwrap_or((*at, *at));
+            seen.time = Some((first, *at));
+        }
     }
     seen
 }
@@ -146,6 +216,7 @@ fn check_probe(
     evidence: &Evidence<'_>,
     probe: &ExpectedProbe,
     seen: &Seen<'_>,
+    kept: &BTreeMap<usize, IpAddr>,
     memory: &mut Memory,
     failures: &mut Vec<Failure>,
 ) {
@@ -188,9 +259,11 @@ fn check_probe(
         );
     }
     for (gateway, arrival) in &seen.arrivals {
-        check_arrival(
-            evidence, probe, *gateway, arrival, request, memory, &mut fail,
-        );
+        check_arrival(probe, *gateway, arrival, request, &mut fail);
+        // A flow that lives says what the mapping was when it began, not what it is.
+        if kept.get(gateway) != Some(&arrival.destination()) {
+            check_mapping(evidence, probe, arrival, request, memory, &mut fail);
+        }
     }
     for reply in &seen.replies {
         check_reply(probe, reply, request, &mut fail);
@@ -235,14 +308,12 @@ fn is_allowed(fates: &Fates, fate: Fate) -> bool {
     }
 }
 
-/// A3–A6: at the right gateway, for the right host, from the client's own address.
+/// A3, A4, A6: at the right gateway, for the right host, from the client's own address.
 fn check_arrival(
-    evidence: &Evidence<'_>,
     probe: &ExpectedProbe,
     gateway: usize,
     arrival: &IpPacket,
     request: &IpPacket,
-    memory: &mut Memory,
     fail: &mut impl FnMut(u8, String),
 ) {
     let real = arrival.destination();
@@ -266,6 +337,18 @@ fn check_arrival(
     if !arrival.view().has_valid_checksums() {
         fail(2, "has a wrong checksum behind the gateway".to_owned());
     }
+}
+
+/// A5: a proxy address means one real address while the name's do not change.
+fn check_mapping(
+    evidence: &Evidence<'_>,
+    probe: &ExpectedProbe,
+    arrival: &IpPacket,
+    request: &IpPacket,
+    memory: &mut Memory,
+    fail: &mut impl FnMut(u8, String),
+) {
+    let real = arrival.destination();
     let Destination::Name(name, family, _) = &probe.to else {
         return;
     };

@@ -1,7 +1,7 @@
 //! Each assertion fails on a trace that violates it (testing §5.12): the trace of a sound step is changed in one place.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::LazyLock,
     time::{Duration, Instant},
@@ -106,6 +106,39 @@ fn a4_packet_to_a_host_that_is_not_the_names() {
         trial.change_packet(index, |flow| flow.destination.set_ip([10, 9, 0, 9].into()));
     });
     assert!(broken.contains(&4));
+}
+
+/// A flow that lives keeps its address, for two minutes after its last packet and never for another name.
+#[test]
+fn a4_packet_of_a_flow_that_lives() {
+    const OLD: [u8; 4] = [10, 9, 0, 9];
+    let broken_by_flow = |name: &str, idle: Duration| {
+        broken_by(|trial| {
+            for (at, _) in &mut trial.entries {
+                *at += Duration::from_secs(200);
+            }
+            let index = trial.arrival(TO_NAME);
+            trial.change_packet(index, |flow| flow.destination.set_ip(OLD.into()));
+            let index = trial
+                .find(|entry| matches!(entry, Entry::Request { probe, .. } if *probe == TO_NAME));
+            let (at, Entry::Request { packet, .. }) = &trial.entries[index] else {
+                unreachable!("it was looked for");
+            };
+            let flow = super::Flow {
+                client: 0,
+                name: name.to_owned(),
+                proxy: packet.destination(),
+                end: packet.source_protocol().unwrap(),
+            };
+            let seen = (OLD.into(), *at - idle);
+            let at_gateway = BTreeMap::from([(0, seen)]);
+            trial.memory.flows.insert(flow, at_gateway);
+        })
+    };
+    let (short, long) = (Duration::from_secs(120), Duration::from_secs(121));
+    assert_eq!(broken_by_flow("web.example", short), BTreeSet::new());
+    assert!(broken_by_flow("web.example", long).contains(&4));
+    assert!(broken_by_flow("out.example", short).contains(&4));
 }
 
 #[test]
@@ -631,6 +664,7 @@ impl Trial {
         let mut memory = Memory::default();
         check(&trial.evidence(), &mut memory);
         memory.intents.clear();
+        memory.flows.clear();
         trial.memory = memory;
         trial
     }
