@@ -7,6 +7,7 @@ use relay_core::Server;
 use tokio::sync::mpsc;
 
 use crate::{
+    platform::scheduling::forward_in_bulk,
     shared::Shared,
     worker::{self, BindOptions, Handle, Order, Worker},
 };
@@ -31,7 +32,10 @@ impl Workers {
             let end = end.clone();
             std::thread::Builder::new()
                 .name(format!("relay-worker-{index}"))
-                .spawn(move || end.send(run(worker)))
+                .spawn(move || {
+                    forward_in_bulk();
+                    end.send(run(worker))
+                })
                 .context("cannot start a worker")?;
         }
         Ok(Self {

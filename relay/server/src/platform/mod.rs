@@ -1,6 +1,7 @@
 //! What only some operating systems have.
 
 pub(crate) mod datagrams;
+pub(crate) mod scheduling;
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
