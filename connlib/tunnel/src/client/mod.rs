@@ -28,12 +28,12 @@ use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use connlib_lookup::Secret;
 use connlib_model::{GatewayId, RelayId, ResourceId};
 use connlib_snownet::{Node, NodeStats, PublicKey, Role, Transmit};
 use ip_packet::{IpPacket, Protocol};
 
 use crate::direct_map::DirectMap;
-use connlib_lookup::Secret;
 
 pub use api::{
     ClientEvent, ClientStats, FlowCreated, FlowError, FlowFailure, GatewayView, InterfaceConfig,

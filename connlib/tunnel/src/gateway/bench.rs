@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Instant;
 
+use connlib_lookup::Secret;
 use connlib_model::{ClientId, DomainName, GatewayResource, ResourceId};
 use ip_packet::PacketMut;
 
@@ -10,7 +11,6 @@ use super::TunAddresses;
 use super::flow_cache::{Flow, FlowCache};
 use super::nat::Assignment;
 use super::peer::{ClientPeer, ToClient};
-use connlib_lookup::Secret;
 
 /// One client of a gateway.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use connlib_cover::cover;
+use connlib_lookup::Secret;
 use connlib_model::{ClientId, GatewayResource, RelayId, ResourceId};
 use connlib_snownet::{
     Event, NoRelays, Node, NodeStats, PathInfo, PublicKey, RelayConfig, Role, Transmit,
@@ -16,7 +17,6 @@ use super::peers::Peers;
 use super::{AuthorizeFlow, GatewayEvent, GatewayStats, ResolveError, TunAddresses};
 use crate::p2p_control::goodbye_packet;
 use crate::unix_time::UnixClock;
-use connlib_lookup::Secret;
 
 /// The gateway.
 ///

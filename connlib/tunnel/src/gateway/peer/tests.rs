@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use connlib_lookup::Secret;
 use connlib_model::{
     Filter, GatewayCidrResource, GatewayDnsResource, GatewayInternetResource, GatewayResource,
     ResourceId,
@@ -15,7 +16,6 @@ use proptest::prelude::*;
 
 use super::super::nat::Assignment;
 use super::*;
-use connlib_lookup::Secret;
 
 const NAMES: u128 = 1;
 const NETWORK: u128 = 2;

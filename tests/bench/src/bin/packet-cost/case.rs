@@ -164,10 +164,10 @@ pub(crate) static CASES: &[Case] = &[
         Up::new(End::Gateway, Path::Direct, 1, 10, 1)
     ),
     case!(
-        "gateway seal, 1000 clients, single",
+        "gateway seal, 200 clients, single",
         1,
         Seal,
-        Up::new(End::Gateway, Path::Direct, 1, 1_000, 1)
+        Up::new(End::Gateway, Path::Direct, 1, 200, 1)
     ),
     case!(
         "gateway open, 10 clients, single",
@@ -176,10 +176,10 @@ pub(crate) static CASES: &[Case] = &[
         Down::new(End::Gateway, Path::Direct, 1, 10, 1)
     ),
     case!(
-        "gateway open, 1000 clients, single",
+        "gateway open, 200 clients, single",
         1,
         Open,
-        Down::new(End::Gateway, Path::Direct, 1, 1_000, 1)
+        Down::new(End::Gateway, Path::Direct, 1, 200, 1)
     ),
     case!(
         "client seal, 10 resources, single",

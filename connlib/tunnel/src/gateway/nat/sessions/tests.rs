@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use connlib_lookup::Secret;
 use ip_packet::TcpFlags;
 use ip_packet::make::{TcpHeader, tcp_packet};
 use proptest::prelude::*;
 
 use super::*;
-use connlib_lookup::Secret;
 
 const NONE: fn() -> TcpSignal = TcpSignal::default;
 
