@@ -137,39 +137,18 @@ impl RoutingTable {
         }
     }
 
-    /// Whether `resource` covers `ip`, whatever its filters say: may packets from `ip` come in for it?
+    /// Whether `resource` covers `ip`, whatever its filters say.
     pub(crate) fn covers(
         &self,
         resource: ResourceId,
         ip: IpAddr,
         domain: Option<&DomainName>,
     ) -> bool {
-        if ranges::is_proxy(ip) {
-            return match (domain, self.names.get(resource)) {
-                (Some(domain), Some(route)) => {
-                    route.pattern.matches(domain) && route.ip_stack.permits(ip)
-                }
-                (_, _) => false,
-            };
-        }
-        if self.internet == Some(resource) {
-            return !ranges::is_tunnel(ip);
-        }
-
-        self.networks_around(ip)
-            .any(|network| network.resources.contains_key(&resource))
+        self.any_covering(ip, domain, |covering| covering == resource)
     }
 
-    /// Whether a DNS server at `ip` is reached through the tunnel (tunnel spec 3.7).
-    pub(crate) fn covers_server(&self, ip: IpAddr) -> bool {
-        if ranges::is_proxy(ip) || ranges::is_tunnel(ip) {
-            return false;
-        }
-
-        self.internet.is_some() || self.networks_around(ip).next().is_some()
-    }
-
-    /// Whether any resource that covers `ip` is one that `is_wanted` names.
+    /// Whether any resource that covers `ip`, whatever its filters say, is one that `is_wanted` names: may packets from `ip`
+    /// come in for one of them?
     pub(crate) fn any_covering(
         &self,
         ip: IpAddr,
@@ -190,6 +169,15 @@ impl RoutingTable {
                 .networks_around(ip)
                 .flat_map(|network| network.resources.keys())
                 .any(|id| is_wanted(*id))
+    }
+
+    /// Whether a DNS server at `ip` is reached through the tunnel (tunnel spec 3.7).
+    pub(crate) fn covers_server(&self, ip: IpAddr) -> bool {
+        if ranges::is_proxy(ip) || ranges::is_tunnel(ip) {
+            return false;
+        }
+
+        self.internet.is_some() || self.networks_around(ip).next().is_some()
     }
 
     /// Active DNS resources whose pattern matches `domain`.
