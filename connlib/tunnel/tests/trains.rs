@@ -61,6 +61,31 @@ fn fates() -> impl Strategy<Value = Vec<Fate>> {
     proptest::collection::vec(fate, PACKETS)
 }
 
+/// Super-packets of a stream from the client, or to it.
+fn stream(is_up: bool) -> Stream {
+    match is_up {
+        true => Stream::to_host(PACKETS, SIZE),
+        false => Stream::to_client(PACKETS, SIZE),
+    }
+}
+
+/// The stream's next super-packet, as the train of datagrams that it is on the wire.
+fn sealed(pair: &mut Pair, stream: &mut Stream, is_up: bool, slots: &mut Slots) -> Train {
+    let (bytes, gso) = stream.next_super_packet();
+    slots.clear();
+    let from = match is_up {
+        true => {
+            pair.client_seals(bytes, gso, slots);
+            pair.client_socket
+        }
+        false => {
+            pair.gateway_seals(bytes, gso, slots);
+            pair.gateway_socket
+        }
+    };
+    pair.train(from, slots)
+}
+
 type Written = Vec<(GsoMeta, Vec<u8>)>;
 
 /// What the TUN device gets of super-packets whose datagrams meet these fates.
@@ -72,20 +97,11 @@ fn written(
     let mut pair = Pair::connected(way);
     let mut slots = Slots::new();
     let mut out = Coalescer::new(Coalescing::ON);
-    let (mut stream, from) = match is_up {
-        true => (Stream::to_host(PACKETS, SIZE), pair.client_socket),
-        false => (Stream::to_client(PACKETS, SIZE), pair.gateway_socket),
-    };
+    let mut stream = stream(is_up);
     let mut written = Written::new();
     for fates in trains {
         pair.run_for(Duration::from_millis(1));
-        let (bytes, gso) = stream.next_super_packet();
-        slots.clear();
-        match is_up {
-            true => pair.client_seals(bytes, gso, &mut slots),
-            false => pair.gateway_seals(bytes, gso, &mut slots),
-        }
-        let train = pair.train(from, &slots);
+        let train = sealed(&mut pair, &mut stream, is_up, &mut slots);
         let train = train.changed(|index, datagram| fates[index].befall(datagram));
         open(&mut pair, &train, &mut out);
         written.extend(out.drain().map(|(gso, bytes)| (gso, bytes.to_vec())));
@@ -151,19 +167,10 @@ fn tunnel_80_a_full_buffer_changes_no_order() {
         let mut pair = Pair::connected(way);
         let mut slots = Slots::new();
         let mut out = Coalescer::new(Coalescing::OFF);
-        let (mut stream, from) = match is_up {
-            true => (Stream::to_host(PACKETS, SIZE), pair.client_socket),
-            false => (Stream::to_client(PACKETS, SIZE), pair.gateway_socket),
-        };
+        let mut stream = stream(is_up);
         let (mut sequences, mut fills) = (Vec::new(), 0);
         for _ in 0..TRAINS {
-            let (bytes, gso) = stream.next_super_packet();
-            slots.clear();
-            match is_up {
-                true => pair.client_seals(bytes, gso, &mut slots),
-                false => pair.gateway_seals(bytes, gso, &mut slots),
-            }
-            let train = pair.train(from, &slots);
+            let train = sealed(&mut pair, &mut stream, is_up, &mut slots);
             let mut datagrams = train.whole();
             while !datagrams.is_empty() {
                 if out.is_full() {

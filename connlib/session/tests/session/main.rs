@@ -8,5 +8,7 @@ mod client;
 mod dispatcher;
 mod fixtures;
 mod gateway;
+// What a test of logs needs is the same in both crates.
+#[path = "../../../tunnel/tests/client/logs.rs"]
 mod logs;
 mod pair;
