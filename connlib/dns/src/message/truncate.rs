@@ -1,7 +1,7 @@
 //! Responses that are too long for one packet (RFC 1035 §4.2.1, RFC 2181 §9).
 
 use connlib_cover::cover;
-use domain::base::Message;
+use domain::base::{Message, ParsedName, Question};
 use ip_packet::MAX_UDP_PAYLOAD;
 
 /// Longest DNS message in a UDP packet made here, in bytes: it fits the TUN device whatever the IP header.
@@ -13,28 +13,33 @@ pub const MAX_UDP_RESPONSE: usize = MAX_UDP_PAYLOAD;
 const HEADER_LEN: usize = 12;
 
 /// The response as it fits into a UDP packet: a longer one loses everything behind the question and says so (TC).
-pub fn truncate_for_udp(mut response: Vec<u8>) -> Vec<u8> {
+pub fn truncate_for_udp(response: Vec<u8>) -> Vec<u8> {
     if response.len() <= MAX_UDP_RESPONSE {
         return response;
     }
     cover!("dns/truncated");
-    let end = question_end(&response);
-    response.truncate(end.unwrap_or(HEADER_LEN));
+    let end = end_of_questions(&response).filter(|end| *end <= MAX_UDP_RESPONSE);
+    let mut cut = response[..end.unwrap_or(HEADER_LEN)].to_vec();
     // TC.
-    response[2] |= 0b10;
-    // Counts of answers, authorities and additional records; of questions too when they had to go.
-    response[6..HEADER_LEN].fill(0);
-    if end.is_none() {
-        response[4..6].fill(0);
+    cut[2] |= 0b10;
+    // Counts of answers, authorities and additional records.
+    cut[6..HEADER_LEN].fill(0);
+    if !asks_the_same(&cut, &response) {
+        cut.truncate(HEADER_LEN);
+        cut[4..6].fill(0);
     }
-    response
+    cut
 }
 
-/// Where the question section ends, if it is intact and itself short enough.
-fn question_end(response: &[u8]) -> Option<usize> {
-    let end = end_of_questions(response).filter(|end| *end <= MAX_UDP_RESPONSE)?;
-    // A name may consist of labels that reach behind the question, into what is about to go.
-    end_of_questions(&response[..end])
+/// Whether the question is intact and still the same. A name may consist of labels that lie in the header or behind the
+/// question: in what has changed or gone.
+fn asks_the_same(cut: &[u8], response: &[u8]) -> bool {
+    questions(cut).is_some_and(|asked| Some(asked) == questions(response))
+}
+
+fn questions(message: &[u8]) -> Option<Vec<Question<ParsedName<&[u8]>>>> {
+    let message = Message::from_slice(message).ok()?;
+    message.question().collect::<Result<_, _>>().ok()
 }
 
 fn end_of_questions(response: &[u8]) -> Option<usize> {
@@ -110,6 +115,22 @@ mod tests {
         (pointing[2], pointing[5]) = (63, 1);
         pointing[12..18].copy_from_slice(&[0xc0, 2, 0, 1, 0, 1]);
         assert_eq!(end_of_questions(&pointing), Some(18));
+        let cut = truncate_for_udp(pointing);
+        assert_eq!((cut.len(), cut[5]), (12, 0));
+    }
+
+    #[test]
+    fn question_that_points_into_the_header_goes_too() {
+        // Its name begins with the label that the counts of answers and authorities look like.
+        let mut pointing = vec![0; 2000];
+        (pointing[5], pointing[7], pointing[8], pointing[9]) = (1, 1, b'a', 0);
+        pointing[12..18].copy_from_slice(&[0xc0, 7, 0, 1, 0, 1]);
+        assert_eq!(end_of_questions(&pointing), Some(18));
+        let cut = truncate_for_udp(pointing.clone());
+        assert_eq!((cut.len(), cut[5]), (12, 0));
+        // One that is no label any more when the answer has become a truncated one.
+        (pointing[2], pointing[13]) = (61, 2);
+        pointing[2 + 1 + 61] = 0;
         let cut = truncate_for_udp(pointing);
         assert_eq!((cut.len(), cut[5]), (12, 0));
     }
