@@ -441,5 +441,12 @@ mod tests {
             let frame = Frame { topic, event, payload: json!({"a": [1, null]}), reference };
             prop_assert_eq!(Frame::decode_strict(&frame.encode()).unwrap(), frame);
         }
+
+        /// Found by fuzzing: a number with many digits came back as its neighbour.
+        #[test]
+        fn numbers_are_read_back_exactly(number in proptest::num::f64::NORMAL) {
+            let frame = Frame::push("client", Outgoing::new("init", json!(number)));
+            prop_assert_eq!(Frame::decode(&frame.encode()).unwrap(), frame);
+        }
     }
 }
