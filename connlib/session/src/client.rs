@@ -56,8 +56,6 @@ pub struct ClientSession {
     tunnel: Client,
     outgoing: Outgoing<ToPortal>,
     held_back: HeldBack<GatewayId>,
-    /// Resources that access was needed for while the portal could not be asked.
-    intents: BTreeSet<ResourceId>,
     relays: ListedRelays,
     relay_watch: RelayWatch,
     events: VecDeque<ClientSessionEvent>,
@@ -70,7 +68,6 @@ impl ClientSession {
             tunnel: Client::new(seed, now, unix_now),
             outgoing: Outgoing::new(),
             held_back: HeldBack::new(),
-            intents: BTreeSet::new(),
             relays: ListedRelays::default(),
             relay_watch: RelayWatch::default(),
             events: VecDeque::new(),
@@ -227,13 +224,9 @@ impl ClientSession {
         self.update_relays(update, now);
 
         self.outgoing.on_init();
+        // What was asked over an earlier connection will not be answered.
+        self.tunnel.ask_again(now);
         self.drain_tunnel(now);
-        for resource in mem::take(&mut self.intents) {
-            if self.tunnel.is_access_awaited(resource) {
-                let preferred = self.tunnel.preferred_gateways(resource);
-                self.outgoing.send(create_flow(resource, preferred));
-            }
-        }
     }
 
     fn on_flow_created(&mut self, flow: FlowCreated, now: Instant) {
@@ -283,9 +276,6 @@ impl ClientSession {
     /// Keeps what must not get lost until the portal is back.
     fn hold_back(&mut self, message: ToPortal) {
         match message {
-            ToPortal::CreateFlow(flow) => {
-                self.intents.insert(flow.resource_id);
-            }
             ToPortal::BroadcastIceCandidates(CandidatesForGateways {
                 gateway_ids,
                 candidates,
@@ -302,9 +292,11 @@ impl ClientSession {
                     self.held_back.remove(gateway, candidates.clone());
                 }
             }
-            // The next `init` lists relays anyway.
-            ToPortal::NoRelays | ToPortal::SetSnownetCapabilities(_) | ToPortal::Unknown { .. } => {
-            }
+            // After the next `init`, the tunnel asks again for what it still waits for; relays are listed there anyway.
+            ToPortal::CreateFlow(_)
+            | ToPortal::NoRelays
+            | ToPortal::SetSnownetCapabilities(_)
+            | ToPortal::Unknown { .. } => {}
         }
     }
 

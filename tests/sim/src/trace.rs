@@ -91,6 +91,11 @@ pub enum Entry {
         /// Who.
         by: Component,
     },
+    /// A component learns that its channel to the portal is gone; a new one is under way.
+    ChannelLost {
+        /// Whose.
+        of: Component,
+    },
     /// A component sent a message to the portal.
     ToPortal {
         /// Who.
@@ -210,6 +215,7 @@ impl Trace {
             | Entry::HostLookup { .. }
             | Entry::Restarted { .. }
             | Entry::ChannelOpened { .. }
+            | Entry::ChannelLost { .. }
             | Entry::ToPortal { .. }
             | Entry::Tcp { .. }
             | Entry::Violation { .. } => logs::note(|| format!("--- {entry:?}")),

@@ -2,7 +2,8 @@
 //!
 //! One entry per *resource*. The first packet creates the entry and asks the portal at once; further packets wait in a
 //! ring and ask again only when the last request is at least [`RESEND_INTERVAL`] old. There is deliberately no timer:
-//! without traffic nobody is waiting for an answer.
+//! without traffic nobody is waiting for an answer. A request that the portal's lost connection took along is made again
+//! on the next one, or its packets would be lost.
 //!
 //! A request can also be caused without a packet to keep: by a DNS query that has to be answered in the resource's site
 //! ([`Intents::hold_query`]) or by a gateway that refuses traffic ([`Intents::touch`]).
@@ -34,8 +35,9 @@ pub(crate) struct Intents<Q> {
 
 #[derive(Debug)]
 struct Pending<Q> {
-    /// `None` if the portal cannot know about it any more.
-    last_sent: Option<Instant>,
+    last_sent: Instant,
+    /// The portal has refused; a further packet may ask once more.
+    is_denied: bool,
     held: Held<Q>,
 }
 
@@ -100,7 +102,8 @@ impl<Q> Intents<Q> {
             self.pending.insert(
                 resource,
                 Pending {
-                    last_sent: Some(now),
+                    last_sent: now,
+                    is_denied: false,
                     held: Held::new(),
                 },
             );
@@ -108,10 +111,11 @@ impl<Q> Intents<Q> {
             return Ask::Now;
         };
 
-        if pending.last_sent.is_some_and(|sent| is_recent(sent, now)) {
+        if is_recent(pending.last_sent, now) {
             return Ask::AlreadyAsked;
         }
-        pending.last_sent = Some(now);
+        pending.last_sent = now;
+        pending.is_denied = false;
 
         Ask::Now
     }
@@ -134,9 +138,7 @@ impl<Q> Intents<Q> {
     /// Ends the wait for `resource`: granted, denied for good, or the resource is gone.
     pub(crate) fn take(&mut self, resource: ResourceId) -> Option<Held<Q>> {
         let pending = self.pending.remove(&resource)?;
-        if let Some(sent) = pending.last_sent {
-            self.answered.insert(resource, sent);
-        }
+        self.answered.insert(resource, pending.last_sent);
         Some(pending.held)
     }
 
@@ -148,13 +150,25 @@ impl<Q> Intents<Q> {
         })
     }
 
-    /// The requests that are on their way will not be answered (the portal connection starts over): the next packet
-    /// for each resource asks at once.
-    pub(crate) fn forget_requests(&mut self) {
-        for pending in self.pending.values_mut() {
-            pending.last_sent = None;
+    /// The portal refuses access to `resource` for now. What waits goes on waiting for somebody to ask again.
+    pub(crate) fn deny(&mut self, resource: ResourceId) {
+        if let Some(pending) = self.pending.get_mut(&resource) {
+            pending.is_denied = true;
         }
+    }
+
+    /// The requests that are on their way will not be answered (the portal connection starts over). Returns what has to
+    /// be asked for again.
+    #[must_use]
+    pub(crate) fn ask_again(&mut self, now: Instant) -> Vec<ResourceId> {
         self.answered.clear();
+        let unanswered = self.pending.iter_mut().filter(|(_, it)| !it.is_denied);
+        unanswered
+            .map(|(resource, pending)| {
+                pending.last_sent = now;
+                *resource
+            })
+            .collect()
     }
 }
 
@@ -340,12 +354,22 @@ mod tests {
     }
 
     #[test]
-    fn after_a_roam_the_next_packet_asks_at_once() {
+    fn what_a_lost_connection_was_asked_is_asked_again_unless_it_was_denied() {
         let (mut intents, now) = (Intents::<()>::new(), Instant::now());
+        let denied = ResourceId::from_u128(2);
         let _ = intents.hold_packet(RESOURCE, udp(0), now);
-        intents.forget_requests();
-        assert_eq!(intents.hold_packet(RESOURCE, udp(1), now), Ask::Now);
+        let _ = intents.hold_packet(denied, udp(0), now);
+        intents.deny(denied);
+        assert_eq!(intents.ask_again(now), [RESOURCE]);
+        assert_eq!(
+            intents.hold_packet(RESOURCE, udp(1), now),
+            Ask::AlreadyAsked
+        );
         assert_eq!(intents.take(RESOURCE).expect("pending").packets.len(), 2);
+        // A denied one that was asked for since awaits an answer like any other.
+        let later = now + RESEND_INTERVAL;
+        assert_eq!(intents.hold_packet(denied, udp(1), later), Ask::Now);
+        assert_eq!(intents.ask_again(later), [denied]);
     }
 
     fn udp(port: u16) -> IpPacket {

@@ -214,11 +214,6 @@ impl Client {
         self.intents.contains(resource)
     }
 
-    /// Gateways that would be welcome for `resource`, best first.
-    pub fn preferred_gateways(&self, resource: ResourceId) -> Vec<GatewayId> {
-        self.gateways.preferred(resource)
-    }
-
     /// The latest time that the client was told.
     pub fn last_now(&self) -> Instant {
         self.last_now

@@ -9,7 +9,7 @@ use connlib_model::{GatewayId, RelayId, Resource, ResourceId, TunConfig};
 use connlib_snownet::{NoRelays, RelayConfig};
 
 use super::gateways::Identity;
-use super::intents::Held;
+use super::intents::{Ask, Held};
 use super::resources::Upserted;
 use super::stub_resolver::Question;
 use super::{Client, FlowCreated, FlowError, FlowFailure, InterfaceConfig};
@@ -133,7 +133,16 @@ impl Client {
             FlowFailure::Offline => self.on_offline(resource, now),
             FlowFailure::NotFound | FlowFailure::Forbidden | FlowFailure::Other => {
                 tracing::debug!(%resource, ?failure, "access denied");
+                self.intents.deny(resource);
             }
+        }
+    }
+
+    /// The portal has a new connection, which does not know what the earlier one was asked: asks for all that still waits.
+    pub fn ask_again(&mut self, now: Instant) {
+        let now = self.advance(now);
+        for resource in self.intents.ask_again(now) {
+            self.request_access(resource, Ask::Now);
         }
     }
 
@@ -166,13 +175,13 @@ impl Client {
     }
 
     /// Starts over after a change of network: new key, no connections. Resources, proxy IPs, sentinels, routes and pending
-    /// intents persist. The caller rebinds its sockets and reconnects the portal with the new [`Client::public_key`].
+    /// intents persist. The caller rebinds its sockets, reconnects the portal with the new [`Client::public_key`] and calls
+    /// [`Client::ask_again`] then.
     pub fn reset(&mut self, now: Instant) {
         let now = self.advance(now);
         self.transmits.clear();
         self.node.reset(now);
         self.drain_node(now);
-        self.intents.forget_requests();
         self.resolver.reset(now);
         self.drain_resolver(now);
     }

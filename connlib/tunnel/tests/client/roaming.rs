@@ -69,6 +69,7 @@ fn tunnel_68_reset_while_an_answer_is_awaited() {
     world.send(&udp_to("10.0.0.1:1", 1));
     world.roam();
     world.roam();
+    world.client.ask_again(world.now);
     world.send(&udp_to("10.0.0.1:1", 2));
     assert_eq!(
         world.asked(),

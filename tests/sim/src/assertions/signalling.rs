@@ -29,6 +29,9 @@ pub(super) fn check(evidence: &Evidence<'_>, memory: &mut Memory, failures: &mut
             Entry::Restarted { client }
             | Entry::ChannelOpened {
                 by: Component::Client(client),
+            }
+            | Entry::ChannelLost {
+                of: Component::Client(client),
             } => {
                 memory.intents.retain(|(of, _), _| of != client);
             }

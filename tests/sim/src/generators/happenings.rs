@@ -39,7 +39,7 @@ pub fn next(model: &Model, weights: &Weights) -> BoxedStrategy<Transition> {
                 .into_iter()
                 .map(|(w, s)| (share(w), s)),
         );
-        options.extend(moves(client).into_iter().map(|(w, s)| (share(w), s)));
+        options.extend(moves(model, client).into_iter().map(|(w, s)| (share(w), s)));
     }
     for (connection, _) in model.connections.iter().enumerate() {
         if model.is_open(connection) {
@@ -236,7 +236,7 @@ fn access(model: &Model, client: usize) -> Vec<(u32, BoxedStrategy<Transition>)>
 }
 
 /// What happens to one client.
-fn moves(client: usize) -> Vec<(u32, BoxedStrategy<Transition>)> {
+fn moves(model: &Model, client: usize) -> Vec<(u32, BoxedStrategy<Transition>)> {
     let families = one_of([Families::Dual, Families::V4, Families::V6]);
     let roam = (families, initial::edge(), 0u64..3000, 100u64..10_000).prop_map(
         move |(families, edge, dead_ms, portal_ms)| Transition::Roam {
@@ -253,10 +253,12 @@ fn moves(client: usize) -> Vec<(u32, BoxedStrategy<Transition>)> {
     let who = Component::Client(client);
     let reconnect =
         (0u64..3000).prop_map(move |away_ms| Transition::ReconnectPortal { who, away_ms });
-    let stall = one_of([30u64, 175, 185, 400]).prop_map(move |seconds| Transition::Stall {
+    let asleep = one_of([30u64, 175, 185, 400, 700]);
+    let then = vec(probe(model, client), 0..=2);
+    let stall = (asleep, then).prop_map(move |(seconds, then)| Transition::Stall {
         client,
         seconds,
-        then: vec![],
+        then,
     });
     vec![
         (2, roam.boxed()),

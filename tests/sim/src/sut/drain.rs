@@ -274,6 +274,10 @@ impl World {
                 if self.clients[index].stalled {
                     return;
                 }
+                if matches!(event, ChannelEvent::Disconnected) {
+                    let at = self.clock.elapsed();
+                    self.trace.push(at, Entry::ChannelLost { of: component });
+                }
                 if let Some(input) = translate(event) {
                     let now = self.clock.now();
                     self.clients[index].session.handle_portal(input, now);
