@@ -2,136 +2,54 @@
 
 use std::{
     io::ErrorKind,
-    net::Ipv4Addr,
+    net::IpAddr,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use clap::ValueEnum;
 use demo::{interrupt, process::Process};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tempfile::TempDir;
 use testbed::Host;
+
+use crate::load::{Direction, Load, Traffic, Transfer};
 
 /// How long the server may take to listen, at first and after a run.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much longer than asked for a run may take, until it counts as hanging.
 const SLACK: Duration = Duration::from_secs(20);
 
-/// UDP payload of a datagram in bytes: fits the tunnel's MTU of 1280 with either family's headers.
-pub(crate) const DATAGRAM: u16 = 1200;
 /// Buffer of iperf3's UDP sockets. With the default of 208 KB iperf3 itself loses datagrams when super-packets come in.
 const UDP_BUFFER: &str = "4M";
 
-/// Which way the payload goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Direction {
-    /// From the client into the resource.
-    Forward,
-    /// From the resource to the client.
-    Reverse,
-    /// Both at once.
-    Both,
-}
-
-/// What is sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(tag = "protocol", rename_all = "lowercase")]
-pub(crate) enum Traffic {
-    /// As fast as it goes.
-    Tcp {
-        /// Parallel connections per direction.
-        streams: u16,
-    },
-    /// At a fixed rate.
-    Udp {
-        /// Mbit/s per direction.
-        megabits: u32,
-        /// Payload of a datagram in bytes.
-        size: u16,
-    },
-}
-
-/// One kind of traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Load {
-    /// What.
-    #[serde(flatten)]
-    pub(crate) traffic: Traffic,
-    /// Which way.
-    pub(crate) direction: Direction,
-}
-
-/// What one run came to: all streams together, both directions together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(crate) struct Transfer {
-    /// Payload that arrived.
-    pub(crate) bytes: u64,
-    /// Payload that arrived per second.
-    pub(crate) bits_per_second: f64,
-    /// Of it, in the slower direction.
-    pub(crate) slower_bits_per_second: f64,
-    /// TCP segments that the senders' kernels sent again.
-    pub(crate) retransmits: u64,
-    /// UDP datagrams that were sent.
-    pub(crate) datagrams: u64,
-    /// UDP datagrams that did not arrive.
-    pub(crate) lost: u64,
-}
-
-impl Transfer {
-    /// Lost UDP datagrams in per cent.
-    pub(crate) fn loss_percent(&self) -> f64 {
-        100.0 * self.lost as f64 / self.datagrams.max(1) as f64
+/// How iperf3 is told what to send.
+fn arguments(load: Load, congestion: &str) -> Result<Vec<String>> {
+    let mut arguments = match load.traffic {
+        Traffic::Tcp { streams } => vec![
+            "--parallel".to_owned(),
+            streams.to_string(),
+            "--congestion".to_owned(),
+            congestion.to_owned(),
+        ],
+        Traffic::Udp { megabits, size } => vec![
+            "--udp".to_owned(),
+            "--bitrate".to_owned(),
+            format!("{megabits}M"),
+            "--length".to_owned(),
+            size.to_string(),
+            "--window".to_owned(),
+            UDP_BUFFER.to_owned(),
+        ],
+        Traffic::Quic => bail!("iperf3 does not send trains"),
+    };
+    match load.direction {
+        Direction::Forward => {}
+        Direction::Reverse => arguments.push("--reverse".to_owned()),
+        Direction::Both => arguments.push("--bidir".to_owned()),
     }
-}
-
-impl Load {
-    /// In words.
-    pub(crate) fn describe(self) -> String {
-        let traffic = match self.traffic {
-            Traffic::Tcp { streams } => format!("TCP × {streams}"),
-            Traffic::Udp { megabits, size } => match size {
-                DATAGRAM => format!("UDP {megabits} Mbit/s"),
-                size => format!("UDP {megabits} M × {size} B"),
-            },
-        };
-        let direction = match self.direction {
-            Direction::Forward => "forward",
-            Direction::Reverse => "reverse",
-            Direction::Both => "both ways",
-        };
-        format!("{traffic} {direction}")
-    }
-
-    fn arguments(self, congestion: &str) -> Vec<String> {
-        let mut arguments = match self.traffic {
-            Traffic::Tcp { streams } => vec![
-                "--parallel".to_owned(),
-                streams.to_string(),
-                "--congestion".to_owned(),
-                congestion.to_owned(),
-            ],
-            Traffic::Udp { megabits, size } => vec![
-                "--udp".to_owned(),
-                "--bitrate".to_owned(),
-                format!("{megabits}M"),
-                "--length".to_owned(),
-                size.to_string(),
-                "--window".to_owned(),
-                UDP_BUFFER.to_owned(),
-            ],
-        };
-        match self.direction {
-            Direction::Forward => {}
-            Direction::Reverse => arguments.push("--reverse".to_owned()),
-            Direction::Both => arguments.push("--bidir".to_owned()),
-        }
-        arguments
-    }
+    Ok(arguments)
 }
 
 /// iperf3's version line.
@@ -156,14 +74,14 @@ pub(crate) fn version() -> Result<String> {
 /// likes. It takes one run at a time.
 pub(crate) struct Server {
     process: Process,
-    address: Ipv4Addr,
+    address: IpAddr,
     runs: usize,
     _logs: TempDir,
 }
 
 impl Server {
     /// Starts the server.
-    pub(crate) fn start(host: &Host, address: Ipv4Addr) -> Result<Self> {
+    pub(crate) fn start(host: &Host, address: IpAddr) -> Result<Self> {
         let logs = tempfile::Builder::new()
             .prefix("firezone-bench-iperf-")
             .tempdir()?;
@@ -210,7 +128,7 @@ impl Run<'_> {
         command
             .args(["--client", &server.address.to_string()])
             .args(["--time", &self.seconds.to_string()])
-            .args(self.load.arguments(self.congestion))
+            .args(arguments(self.load, self.congestion)?)
             .args(["--connect-timeout", "5000", "--json"]);
         let child = command
             .stdin(Stdio::null())
@@ -308,10 +226,12 @@ fn parse(text: &str, load: Load, congestion: &str) -> Result<Transfer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::{DATAGRAM, Version};
 
     const TCP: Load = Load {
         traffic: Traffic::Tcp { streams: 1 },
         direction: Direction::Forward,
+        ip: Version::V4,
     };
     const REPORT: &str = r#"{"start": {}, "intervals": [], "end": {"streams": [],
         "sum_sent": {"start": 0, "end": 1.004, "bytes": 1010, "bits_per_second": 8047.8, "retransmits": 19, "sender": true},
@@ -355,7 +275,7 @@ mod tests {
                 megabits: 100,
                 size: DATAGRAM,
             },
-            direction: Direction::Forward,
+            ..TCP
         };
         let transfer = parse(report, load, "cubic").unwrap();
         assert_eq!((transfer.lost, transfer.datagrams), (52, 10_400));

@@ -18,7 +18,8 @@ use serde::Serialize;
 use testbed::Host;
 
 use crate::{
-    iperf::{DATAGRAM, Direction, Load, Run, Server, Traffic},
+    iperf::{Run, Server},
+    load::{DATAGRAM, Direction, Load, Traffic, Version},
     network::{self, Route},
     peer::{self, Peer, PeerTunnel},
     progress::Progress,
@@ -87,6 +88,7 @@ impl Beside {
         Some(Load {
             traffic,
             direction: Direction::Forward,
+            ip: Version::V4,
         })
     }
 
@@ -164,7 +166,7 @@ fn contenders(
             name,
             client: stage.network.client.clone(),
             address,
-            server: Server::start(&stage.network.gateway, address)?,
+            server: Server::start(&stage.network.gateway, address.into())?,
         })
     };
     let mut contenders = vec![

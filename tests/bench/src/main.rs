@@ -10,7 +10,9 @@
 //! | [`system`] | our processes |
 //! | [`stage`] | a network with a system in it |
 //! | [`peer`], [`uapi`] | other WireGuard programs |
-//! | [`iperf`], [`counters`], [`idle`] | the sources of figures |
+//! | [`load`] | what is sent, and what came of it |
+//! | [`iperf`], [`quic`], [`counters`], [`idle`] | the sources of figures |
+//! | [`datagrams`] | many per system call |
 //! | [`statistics`], [`chart`] | medians, ratios, bars |
 //! | [`progress`] | what is going on, on stderr |
 //! | [`throughput`], [`latency`], [`setup`], [`scale`] with [`swarm`], [`roam`] | the benchmarks |
@@ -20,12 +22,15 @@
 
 mod chart;
 mod counters;
+mod datagrams;
 mod idle;
 mod iperf;
 mod latency;
+mod load;
 mod network;
 mod peer;
 mod progress;
+mod quic;
 mod roam;
 mod scale;
 mod setup;

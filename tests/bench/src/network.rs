@@ -1,7 +1,7 @@
 //! The network under all contenders: client, gateway and "the internet" (portal and relay), joined by cables.
 //!
 //! ```text
-//!   client 203.0.113.2 ────(direct)──── gateway 203.0.113.3 (lo: 10.20.0.10, the resource)
+//!   client 203.0.113.2 ────(direct)──── gateway 203.0.113.3 (lo: 10.20.0.10 and fd20:20::a, the resources)
 //!         └──── internet 203.0.113.1 ────┘
 //! ```
 //!
@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use anyhow::Result;
@@ -27,9 +27,13 @@ pub(crate) const CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 3);
 /// The resource that policies allow, as the portal's configuration names it.
 pub(crate) const RESOURCE: &str = "10.20.0.0/24";
+/// The same for IPv6.
+pub(crate) const RESOURCE_V6: &str = "fd20:20::/64";
 /// The iperf3 server inside the resource. It is an address of the gateway's own, so that no further hop costs time
 /// that peers do not spend.
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+/// The same for IPv6.
+pub(crate) const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0x20, 0, 0, 0, 0, 0, 10);
 
 /// Further addresses of the client's host, for a swarm: relays limit how often one address is refused per second, and
 /// every allocation begins with a refusal.
@@ -76,7 +80,7 @@ impl Network {
         ])?;
         let [client, gateway, internet] =
             <[Host; 3]>::try_from(hosts).expect("one host per specification");
-        gateway.add_addresses(&[IpAddr::from(SERVER)])?;
+        gateway.add_addresses(&[SERVER.into(), SERVER_V6.into()])?;
         client.add_addresses(&swarm_addresses().map(IpAddr::from).collect::<Vec<_>>())?;
         Ok(Self {
             client,

@@ -238,14 +238,16 @@ fn portal_url() -> String {
 fn portal_configuration(directory: &Path) -> String {
     let listen = SocketAddr::new(network::INTERNET.into(), PORTAL_PORT);
     let database = directory.join("portal.sqlite");
-    let resource = network::RESOURCE;
+    let (v4, v6) = (network::RESOURCE, network::RESOURCE_V6);
     format!(
         "[server]\nlisten = \"{listen}\"\ndatabase = {database:?}\n\n\
          [account]\nname = \"bench\"\n\n\
          [[site]]\nname = \"Office\"\n\n\
          [[person]]\nname = \"Ada\"\n\n\
          [[person]]\nname = \"{SWARM_PERSON}\"\n\n\
-         [[resource]]\nname = \"Servers\"\ntype = \"cidr\"\naddress = \"{resource}\"\nsite = \"Office\"\n\n\
-         [[policy]]\ngroup = \"Everyone\"\nresource = \"Servers\"\n"
+         [[resource]]\nname = \"Servers\"\ntype = \"cidr\"\naddress = \"{v4}\"\nsite = \"Office\"\n\n\
+         [[policy]]\ngroup = \"Everyone\"\nresource = \"Servers\"\n\n\
+         [[resource]]\nname = \"Servers by IPv6\"\ntype = \"cidr\"\naddress = \"{v6}\"\nsite = \"Office\"\n\n\
+         [[policy]]\ngroup = \"Everyone\"\nresource = \"Servers by IPv6\"\n"
     )
 }

@@ -18,8 +18,8 @@ use anyhow::{Context as _, Result};
 use clap::builder::RangedU64ValueParser;
 
 use crate::{
-    idle,
-    iperf::{self, Direction, Load, Traffic},
+    idle, iperf,
+    load::{DATAGRAM, Direction, Load, Traffic, Version},
     network::Route,
     peer::{Peer, PeerTunnel},
     progress::Progress,
@@ -38,6 +38,7 @@ Examples:
   bench throughput --peer gotatun --peer-path ~/peers    side by side, with ratios of medians
   bench throughput --udp 300,500,800 --streams ''        UDP alone
   bench throughput --udp 10,20 --datagram 64 --streams ''  small packets, as of voice or games
+  bench throughput --streams 1 --udp '' --quic --ip v4,v6  TCP and QUIC, by IPv4 and IPv6
 
 How to read it: compare only inside one table, by ratio; differences below 10 % mean nothing.")]
 pub(crate) struct Options {
@@ -53,8 +54,14 @@ pub(crate) struct Options {
     /// Rates of UDP in Mbit/s; '' for no UDP.
     #[arg(long, value_delimiter = ',', default_value = "500", value_parser = optional::<u32>)]
     udp: Vec<Option<u32>>,
+    /// Also traffic as QUIC sends it: trains of 1200-byte datagrams, acknowledged, as fast as it goes.
+    #[arg(long)]
+    quic: bool,
+    /// IP versions of the traffic; other programs' tunnels carry IPv4 only.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "v4")]
+    ip: Vec<Version>,
     /// Payload of UDP datagrams in bytes.
-    #[arg(long, default_value_t = iperf::DATAGRAM, value_parser = RangedU64ValueParser::<u16>::new().range(16..=1232))]
+    #[arg(long, default_value_t = DATAGRAM, value_parser = RangedU64ValueParser::<u16>::new().range(16..=1232))]
     datagram: u16,
     /// Which ways the payload goes.
     #[arg(
@@ -115,12 +122,19 @@ impl Options {
         let udp = self.udp.iter().flatten();
         let size = self.datagram;
         let udp = udp.map(|&megabits| Traffic::Udp { megabits, size });
-        let directions = |traffic| {
-            self.direction
-                .iter()
-                .map(move |&direction| Load { traffic, direction })
-        };
-        tcp.chain(udp).flat_map(directions).collect()
+        let quic = self.quic.then_some(Traffic::Quic);
+        let traffic = tcp.chain(udp).chain(quic).collect::<Vec<_>>();
+        let mut loads = Vec::new();
+        for traffic in traffic {
+            for &direction in &self.direction {
+                loads.extend(self.ip.iter().map(|&ip| Load {
+                    traffic,
+                    direction,
+                    ip,
+                }));
+            }
+        }
+        loads
     }
 
     /// The networks to build: the direct one is where peers and the cable are measured too.
@@ -147,7 +161,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => None,
     };
     let loads = options.loads();
-    anyhow::ensure!(!loads.is_empty(), "neither TCP nor UDP to measure");
+    anyhow::ensure!(!loads.is_empty(), "nothing to measure");
 
     let progress = Progress::new();
     let mut stages = Vec::new();
@@ -229,6 +243,7 @@ mod tests {
                 size: 1200,
             },
             direction: Direction::Both,
+            ip: Version::V4,
         };
         assert_eq!(loads, [expected]);
         assert!(options(&["--streams", "", "--udp", ""]).loads().is_empty());

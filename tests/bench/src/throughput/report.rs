@@ -9,12 +9,14 @@ use crate::{
     chart::{Chart, Group},
     counters::Counters,
     idle::Idle,
-    iperf::{DATAGRAM, Load, Traffic},
+    load::{DATAGRAM, Load, Traffic, Version},
     statistics::Spread,
 };
 
 /// Our relayed rate by our direct one.
 const RELAYED_SHARE: f64 = 0.85;
+/// What is as fast as something else is no slower than what a shared machine can tell apart.
+const AS_FAST: f64 = 0.9;
 /// Of UDP datagrams, in per cent, up to [`UDP_GOAL_MEGABITS`].
 const UDP_LOSS_PERCENT: f64 = 0.1;
 const UDP_GOAL_MEGABITS: u32 = 500;
@@ -288,8 +290,34 @@ fn goals(rows: &[Row], ratios: &[Ratio], idle: &[Idle]) -> Vec<Goal> {
         measured,
         met: measured >= RELAYED_SHARE,
     });
+    let as_fast = |what: &str, plain: fn(Load) -> Load| {
+        let shares = ours().filter_map(|row| {
+            let plain = plain(row.load);
+            let is_plain = |it: &&Row| (it.contender, it.load) == (row.contender, plain);
+            let plain = rows.iter().find(is_plain).filter(|_| plain != row.load)?;
+            Some(row.gbit_per_second.median / plain.gbit_per_second.median)
+        });
+        lowest(&mut { shares }).map(|measured| Goal {
+            what: format!("{what}, lowest ratio >= {AS_FAST}"),
+            measured,
+            met: measured >= AS_FAST,
+        })
+    };
+    let by_ipv4 = as_fast("IPv6 by IPv4", |load| Load {
+        ip: Version::V4,
+        ..load
+    });
+    let by_tcp = as_fast("QUIC by one TCP stream", |load| match load.traffic {
+        Traffic::Quic => Load {
+            traffic: Traffic::Tcp { streams: 1 },
+            ..load
+        },
+        _ => load,
+    });
     [
         relayed,
+        by_ipv4,
+        by_tcp,
         at_most(
             "datagrams and packets lost at own sockets and TUN devices: 0".to_owned(),
             costs
@@ -323,11 +351,12 @@ fn goals(rows: &[Row], ratios: &[Ratio], idle: &[Idle]) -> Vec<Goal> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::iperf::{Direction, Transfer};
+    use crate::load::{Direction, Transfer};
 
     pub(crate) const LOAD: Load = Load {
         traffic: Traffic::Tcp { streams: 1 },
         direction: Direction::Forward,
+        ip: Version::V4,
     };
 
     /// One second at this rate, with this much CPU time at each end.
@@ -413,6 +442,31 @@ pub(super) mod tests {
         assert_eq!((cost.udp_drops, cost.tun_drops), (6, 12));
         assert!(near(report.ratios[0].rate, 3.0));
         assert!(near(report.ratios[0].cpu, 0.2));
+    }
+
+    #[test]
+    fn kinds_of_traffic_are_compared_within_one_contender() {
+        let with = |gbit, load| Sample {
+            load,
+            ..sample(OURS, 1, gbit, None)
+        };
+        let v6 = Version::V6;
+        let samples = vec![
+            with(4.0, LOAD),
+            with(3.0, Load { ip: v6, ..LOAD }),
+            with(
+                3.8,
+                Load {
+                    traffic: Traffic::Quic,
+                    ..LOAD
+                },
+            ),
+        ];
+        let goals = report(samples, None).goals;
+        let found = |text: &str| goals.iter().find(|goal| goal.what.starts_with(text));
+        let verdict = |text| found(text).map(|goal| (goal.measured, goal.met));
+        assert_eq!(verdict("IPv6 by IPv4"), Some((0.75, false)));
+        assert_eq!(verdict("QUIC by one TCP"), Some((0.95, true)));
     }
 
     #[test]

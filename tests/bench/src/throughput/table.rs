@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::report::{Cost, Ratio, Report, Row, Settings};
-use crate::iperf::Traffic;
+use crate::load::Traffic;
 
 /// Everything, as lines.
 pub(crate) fn render(report: &Report) -> String {
@@ -52,7 +52,7 @@ fn line(row: &Row) -> String {
     let range = format!("({:.2}-{:.2})", rate.min, rate.max);
     let lost = match row.load.traffic {
         Traffic::Tcp { .. } => format!("{} retr.", row.retransmits.median),
-        Traffic::Udp { .. } => format!("{:.3} %", row.loss_percent.median),
+        Traffic::Udp { .. } | Traffic::Quic => format!("{:.3} %", row.loss_percent.median),
     };
     format!(
         "{:<26} {:<13} {:>7.2} {range:<13} {lost:>12} {}\n",

@@ -1,6 +1,6 @@
 //! Who takes turns, and the turns.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 use demo::interrupt;
@@ -10,10 +10,12 @@ use testbed::Host;
 use super::Options;
 use crate::{
     counters::Counters,
-    iperf::{Direction, Load, Run, Server, Traffic, Transfer},
+    iperf::{Run, Server},
+    load::{Direction, Load, Traffic, Transfer, Version},
     network::{self, Route},
     peer::{self, PeerTunnel},
     progress::Progress,
+    quic,
     stage::Stage,
 };
 
@@ -50,7 +52,10 @@ pub(crate) struct Contender {
     name: &'static str,
     /// Where iperf3's client runs.
     client: Host,
-    server: Server,
+    /// Where servers run.
+    server: Host,
+    /// What is there for each IP version that passes.
+    targets: BTreeMap<Version, Target>,
     /// Processes that packets meet.
     on_the_path: BTreeMap<&'static str, u32>,
     /// All processes of its own.
@@ -79,7 +84,8 @@ impl Contender {
             contenders.push(Self {
                 name: tunnel.program(),
                 client: host.client.clone(),
-                server: Server::start(&host.gateway, peer::SERVER)?,
+                server: host.gateway.clone(),
+                targets: targets(&host.gateway, &[peer::SERVER.into()])?,
                 on_the_path: ends.clone(),
                 all: ends,
             });
@@ -88,7 +94,8 @@ impl Contender {
             contenders.push(Self {
                 name: BARE,
                 client: host.client.clone(),
-                server: Server::start(&host.gateway, network::GATEWAY)?,
+                server: host.gateway.clone(),
+                targets: targets(&host.gateway, &[network::GATEWAY.into()])?,
                 on_the_path: BTreeMap::new(),
                 all: BTreeMap::new(),
             });
@@ -103,7 +110,11 @@ impl Contender {
                 Route::Relayed => RELAYED,
             },
             client: stage.network.client.clone(),
-            server: Server::start(&stage.network.gateway, network::SERVER)?,
+            server: stage.network.gateway.clone(),
+            targets: targets(
+                &stage.network.gateway,
+                &[network::SERVER.into(), network::SERVER_V6.into()],
+            )?,
             on_the_path: stage.system.on_the_path(),
             all: stage.system.all(),
         })
@@ -132,21 +143,43 @@ impl Contender {
         })
     }
 
+    /// Whether the load's packets pass. The others' tunnels are set up for IPv4 only.
+    fn carries(&self, load: Load) -> bool {
+        self.targets.contains_key(&load.ip)
+    }
+
     fn transfer(&mut self, load: Load, seconds: u32, congestion: &str) -> Result<Transfer> {
         interrupt::check()?;
-        let run = Run {
-            load,
-            seconds,
-            congestion,
+        let target = self.targets.get_mut(&load.ip);
+        let target = target.context("it has no address of this IP version")?;
+        let transfer = match load.traffic {
+            Traffic::Quic => {
+                let server = (&self.server, target.address);
+                let length = Duration::from_secs(seconds.into());
+                quic::run(&self.client, server, load.direction, length)
+            }
+            Traffic::Tcp { .. } | Traffic::Udp { .. } => {
+                let run = Run {
+                    load,
+                    seconds,
+                    congestion,
+                };
+                run.between(&self.client, &mut target.iperf)
+            }
         };
-        run.between(&self.client, &mut self.server)
-            .with_context(|| format!("{} with {}", self.name, load.describe()))
+        transfer.with_context(|| format!("{} with {}", self.name, load.describe()))
     }
 
     fn counters(&self) -> Result<BTreeMap<&'static str, Counters>> {
         let read = |(name, id): (&&'static str, &u32)| Ok((*name, Counters::read(*id)?));
         self.on_the_path.iter().map(read).collect()
     }
+}
+
+/// Where traffic goes.
+struct Target {
+    address: IpAddr,
+    iperf: Server,
 }
 
 /// Who measures what, in which order.
@@ -163,6 +196,7 @@ impl Turns<'_> {
         let load = Load {
             traffic: Traffic::Tcp { streams: 1 },
             direction: Direction::Forward,
+            ip: Version::V4,
         };
         for contender in &mut *self.contenders {
             self.progress.say(&format!("warming up {}", contender.name));
@@ -182,6 +216,9 @@ impl Turns<'_> {
         for round in 1..=self.options.rounds {
             for load in loads {
                 for index in 0..self.contenders.len() {
+                    if !self.contenders[index].carries(*load) {
+                        continue;
+                    }
                     let sample = self.contenders[index].turn(*load, round, self.options)?;
                     self.report(&sample);
                     samples.push(sample);
@@ -204,7 +241,9 @@ impl Turns<'_> {
         } = sample.transfer;
         let losses = match sample.load.traffic {
             Traffic::Tcp { .. } => format!("{retransmits:>7} retransmits"),
-            Traffic::Udp { .. } => format!("{:>7.3} % lost", sample.transfer.loss_percent()),
+            Traffic::Udp { .. } | Traffic::Quic => {
+                format!("{:>7.3} % lost", sample.transfer.loss_percent())
+            }
         };
         self.progress.say(&format!(
             "round {}/{}  {:<24}  {:<13} {:>6.2} Gbit/s {losses}",
@@ -215,6 +254,15 @@ impl Turns<'_> {
             bits_per_second / 1e9,
         ));
     }
+}
+
+fn targets(host: &Host, addresses: &[IpAddr]) -> Result<BTreeMap<Version, Target>> {
+    let target = |address: &IpAddr| {
+        let iperf = Server::start(host, *address)?;
+        let address = *address;
+        Ok((Version::of(address), Target { address, iperf }))
+    };
+    addresses.iter().map(target).collect()
 }
 
 fn load_average() -> Result<f64> {

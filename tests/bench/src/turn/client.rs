@@ -16,7 +16,7 @@ use connlib_stun::{
     TransactionId,
 };
 
-use crate::turn::{credentials::Credentials, network::Version};
+use crate::{load::Version, turn::credentials::Credentials};
 
 /// The first wait for a reply; each further one is twice as long.
 const FIRST_TIMEOUT: Duration = Duration::from_millis(250);

@@ -8,11 +8,14 @@ use connlib_stun::ChannelNumber;
 use serde::Serialize;
 use socket2::SockAddr;
 
-use crate::turn::{
-    client::Client,
-    credentials::Accounts,
+use crate::{
     datagrams,
-    network::{Addresses, Family, Version},
+    load::Version,
+    turn::{
+        client::Client,
+        credentials::Accounts,
+        network::{Addresses, Family},
+    },
 };
 
 /// The channel of every client: numbers are scoped to the client, and one is enough.

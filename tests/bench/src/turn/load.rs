@@ -19,12 +19,14 @@ use demo::interrupt;
 use mio::{Events, Interest, Poll, Token, unix::SourceFd};
 use serde::Serialize;
 
-use crate::turn::{
+use crate::{
     datagrams::{Inbox, MAX_DATAGRAMS, Outbox},
-    flows::Flows,
-    refresher::{Refresher, Refreshes},
-    stamp::Stamp,
-    tally::{Framing, Tally, Totals},
+    turn::{
+        flows::Flows,
+        refresher::{Refresher, Refreshes},
+        stamp::Stamp,
+        tally::{Framing, Tally, Totals},
+    },
 };
 
 /// How much of a pace may be made up for later. A sender that is further behind is too slow for it.

@@ -8,14 +8,13 @@
 //! | [`options`] | what several commands accept |
 //! | [`place`], [`network`], [`server`], [`portal`] | where a load happens: two hosts, ours or coturn on one of them |
 //! | [`client`], [`credentials`], [`flows`] | allocations, channels, peers |
-//! | [`load`], [`datagrams`], [`stamp`], [`tally`], [`histogram`], [`refresher`] | the generator |
+//! | [`load`], [`stamp`], [`tally`], [`histogram`], [`refresher`] | the generator |
 //! | [`session`], [`search`] | measurements: a load and its cost; the highest rate without loss |
 
 mod client;
 mod command;
 mod compare;
 mod credentials;
-mod datagrams;
 mod flows;
 mod histogram;
 mod hold;

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use testbed::{Host, HostSpec, InterfaceSpec, RouteSpec};
 
-use crate::network::CABLE_PREFIX;
+use crate::{load::Version, network::CABLE_PREFIX};
 
 /// The server's addresses.
 pub(crate) const SERVER: Addresses = Addresses {
@@ -26,25 +26,6 @@ pub(crate) const GENERATOR: Addresses = Addresses {
     v4: Ipv4Addr::new(203, 0, 113, 2),
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2),
 };
-
-/// An IP version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// 4.
-    V4,
-    /// 6.
-    V6,
-}
-
-impl Version {
-    /// Of an address.
-    pub(crate) fn of(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-}
 
 /// IP versions on both sides of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]

@@ -10,11 +10,12 @@ use clap::ValueEnum;
 use demo::interrupt;
 
 use crate::{
+    load::Version,
     progress::Progress,
     turn::{
         credentials::{Accounts, Credentials},
         flows::Target,
-        network::{Addresses, Network, Version},
+        network::{Addresses, Network},
         portal::{self, Portal, Readiness, Watch},
         server::{self, Program, Server},
         session::{Session, Shape},

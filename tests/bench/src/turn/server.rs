@@ -20,10 +20,13 @@ use nix::{
 };
 use tempfile::TempDir;
 
-use crate::turn::{
-    credentials::{Accounts, Credentials},
-    flows::Target,
-    network::{self, Network, Version},
+use crate::{
+    load::Version,
+    turn::{
+        credentials::{Accounts, Credentials},
+        flows::Target,
+        network::{self, Network},
+    },
 };
 
 /// The port of every server.
