@@ -28,11 +28,23 @@ pub(crate) enum Cipher {
     None,
 }
 
+/// How a case is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Measured {
+    /// Instructions and time.
+    Both,
+    /// Time, and only if a filter names it: valgrind would be at its preparation for hours, and memory is a matter of
+    /// gigabytes.
+    TimeOnDemand,
+}
+
 /// One kind of work.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) packets: usize,
     pub(crate) cipher: Cipher,
+    /// Where it is measured.
+    pub(crate) measured: Measured,
     make: fn() -> Box<dyn Round>,
 }
 
@@ -53,7 +65,18 @@ macro_rules! case {
             name: $name,
             packets: $packets,
             cipher: Cipher::$cipher,
+            measured: Measured::Both,
             make: || Box::new($round),
+        }
+    };
+}
+
+/// As `case`, timed on demand.
+macro_rules! crowd {
+    ($name:literal, $cipher:ident, $round:expr) => {
+        Case {
+            measured: Measured::TimeOnDemand,
+            ..case!($name, 1, $cipher, $round)
         }
     };
 }
@@ -164,10 +187,10 @@ pub(crate) static CASES: &[Case] = &[
         Up::new(End::Gateway, Path::Direct, 1, 10, 1)
     ),
     case!(
-        "gateway seal, 200 clients, single",
+        "gateway seal, 1000 clients, single",
         1,
         Seal,
-        Up::new(End::Gateway, Path::Direct, 1, 200, 1)
+        Up::new(End::Gateway, Path::Direct, 1, 1000, 1)
     ),
     case!(
         "gateway open, 10 clients, single",
@@ -176,10 +199,50 @@ pub(crate) static CASES: &[Case] = &[
         Down::new(End::Gateway, Path::Direct, 1, 10, 1)
     ),
     case!(
-        "gateway open, 200 clients, single",
+        "gateway open, 1000 clients, single",
         1,
         Open,
-        Down::new(End::Gateway, Path::Direct, 1, 200, 1)
+        Down::new(End::Gateway, Path::Direct, 1, 1000, 1)
+    ),
+    crowd!(
+        "gateway seal, any of 10 clients",
+        Seal,
+        Up::new(End::Gateway, Path::Direct, 1, 10, 1).for_anyone()
+    ),
+    crowd!(
+        "gateway seal, any of 1000 clients",
+        Seal,
+        Up::new(End::Gateway, Path::Direct, 1, 1_000, 1).for_anyone()
+    ),
+    crowd!(
+        "gateway seal, any of 100000 clients",
+        Seal,
+        Up::new(End::Gateway, Path::Direct, 1, 100_000, 1).for_anyone()
+    ),
+    crowd!(
+        "gateway seal, one of 100000 clients",
+        Seal,
+        Up::new(End::Gateway, Path::Direct, 1, 100_000, 1)
+    ),
+    crowd!(
+        "gateway open, any of 10 clients",
+        Open,
+        Down::new(End::Gateway, Path::Direct, 1, 10, 1).of_anyone()
+    ),
+    crowd!(
+        "gateway open, any of 1000 clients",
+        Open,
+        Down::new(End::Gateway, Path::Direct, 1, 1_000, 1).of_anyone()
+    ),
+    crowd!(
+        "gateway open, any of 100000 clients",
+        Open,
+        Down::new(End::Gateway, Path::Direct, 1, 100_000, 1).of_anyone()
+    ),
+    crowd!(
+        "gateway open, one of 100000 clients",
+        Open,
+        Down::new(End::Gateway, Path::Direct, 1, 100_000, 1)
     ),
     case!(
         "client seal, 10 resources, single",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::{
-    case::{CASES, Case},
+    case::{CASES, Case, Measured},
     is_wanted,
 };
 
@@ -13,9 +13,10 @@ const SINGLES: usize = 64;
 
 /// Measures and prints.
 pub(crate) fn run(filter: Option<&str>, rounds: usize) {
+    let is_ready = |case: &Case| case.measured == Measured::Both || filter.is_some();
     let cases = CASES
         .iter()
-        .filter(|case| case.is_cipher() || is_wanted(case, filter));
+        .filter(|case| case.is_cipher() || (is_wanted(case, filter) && is_ready(case)));
     let mut running = cases
         .map(|case| {
             eprintln!("setting up {}", case.name);

@@ -44,7 +44,8 @@ Examples:
   packet-cost count                  instructions per packet, against the budget (needs valgrind, takes a minute)
   packet-cost count 'client seal'    only the cases whose name contains this
   packet-cost count --write          make what is measured now the budget
-  packet-cost time                   nanoseconds per packet, and how many more than the bare cipher"
+  packet-cost time                   nanoseconds per packet, and how many more than the bare cipher
+  packet-cost time 'gateway seal, any of'    a packet for any of 10, 1000, 100 000 clients (minutes, 8 GB)"
 )]
 struct Arguments {
     #[command(subcommand)]

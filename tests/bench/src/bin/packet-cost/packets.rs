@@ -36,8 +36,8 @@ pub(crate) fn client_tun(index: usize) -> TunAddresses {
 /// Addresses of the gateway's TUN device.
 pub(crate) fn gateway_tun() -> TunAddresses {
     TunAddresses {
-        v4: Ipv4Addr::new(100, 64, 200, 1),
-        v6: Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 2, 1),
+        v4: Ipv4Addr::new(100, 95, 0, 1),
+        v6: Ipv6Addr::new(0xfd00, 0x2021, 0x1111, 0, 0, 0, 0x1000, 1),
     }
 }
 

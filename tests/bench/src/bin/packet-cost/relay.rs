@@ -43,7 +43,7 @@ impl Relay {
 
     fn new(sender: End) -> Self {
         let mut world = World::connected(Path::ClientChannel, 1, 1);
-        let sealed = seal(&mut world, sender, BATCH);
+        let sealed = seal(&mut world, sender, 0, BATCH);
         Self {
             world,
             first: sealed[0].clone(),
@@ -65,7 +65,7 @@ impl Round for Relay {
     fn work(&mut self) {
         let Datagram { from, to, bytes } = &self.first;
         let train = Train::new(&self.train, bytes.len());
-        let (relay, now) = (&mut self.world.relay, self.world.now);
+        let (relay, now) = (&mut self.world.relays[0], self.world.now);
         match to.port() {
             3478 => relay.handle_client_input(*from, train, now, &mut self.forwarded),
             port => {

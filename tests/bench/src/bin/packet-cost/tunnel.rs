@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use connlib_tunnel::segment::{Coalescer, Coalescing};
 use connlib_tunnel::{DatagramSink, Train, TunPacket};
 use ip_packet::Ecn;
+use rand::{Rng as _, SeedableRng as _, rngs::SmallRng};
 
 use crate::{
     case::Round,
@@ -28,30 +29,42 @@ impl End {
         }
     }
 
-    fn socket(self) -> SocketAddr {
+    fn socket(self, client: usize) -> SocketAddr {
         match self {
-            Self::Client => client_socket(0),
+            Self::Client => client_socket(client),
             Self::Gateway => gateway_socket(),
         }
     }
 
-    /// What this end's TUN device yields.
-    fn super_packet(self, count: usize) -> Super {
+    /// What this end's TUN device yields, from or for a client.
+    fn super_packet(self, client: usize, count: usize) -> Super {
         match self {
-            Self::Client => packets::up(0, count, 0),
-            Self::Gateway => packets::down(0, count, 0),
+            Self::Client => packets::up(client, count, 0),
+            Self::Gateway => packets::down(client, count, 0),
         }
     }
 
-    fn handle_tun(self, world: &mut World, packet: TunPacket<'_>, sink: &mut impl DatagramSink) {
+    fn handle_tun(
+        self,
+        world: &mut World,
+        client: usize,
+        packet: TunPacket<'_>,
+        sink: &mut impl DatagramSink,
+    ) {
         let now = world.now;
         match self {
-            Self::Client => world.clients[0].handle_tun(packet, now, sink),
+            Self::Client => world.clients[client].handle_tun(packet, now, sink),
             Self::Gateway => world.gateway.handle_tun(packet, now, sink),
         }
     }
 
-    fn handle_network(self, world: &mut World, received: &Received<'_>, out: &mut Coalescer) {
+    fn handle_network(
+        self,
+        world: &mut World,
+        client: usize,
+        received: &Received<'_>,
+        out: &mut Coalescer,
+    ) {
         let Received {
             from,
             to,
@@ -60,7 +73,7 @@ impl End {
         let (ecn, now) = (Ecn::NotEct, world.now);
         let train = &mut train;
         match self {
-            Self::Client => world.clients[0].handle_train(to, from, ecn, train, now, out),
+            Self::Client => world.clients[client].handle_train(to, from, ecn, train, now, out),
             Self::Gateway => world.gateway.handle_train(to, from, ecn, train, now, out),
         }
     }
@@ -93,22 +106,51 @@ impl DatagramSink for SendBuffer {
     }
 }
 
-/// One super-packet, sealed by an end.
-pub(crate) fn seal(world: &mut World, end: End, packets: usize) -> Vec<Datagram> {
-    let mut packet = end.super_packet(packets);
+/// One super-packet from or for a client, sealed by an end.
+pub(crate) fn seal(world: &mut World, end: End, client: usize, packets: usize) -> Vec<Datagram> {
+    let mut packet = end.super_packet(client, packets);
     let packet = TunPacket {
         buf: &mut packet.bytes,
         gso: packet.gso,
     };
     let mut sent = Sent::default();
-    end.handle_tun(world, packet, &mut sent);
-    sent.datagrams(end.socket())
+    end.handle_tun(world, client, packet, &mut sent);
+    sent.datagrams(end.socket(client))
+}
+
+/// Whose packet comes next.
+struct Turns {
+    /// One of so many, the first of which begins.
+    clients: usize,
+    now: usize,
+    random: SmallRng,
+}
+
+impl Turns {
+    /// Always the first one's.
+    fn first() -> Self {
+        Self::among(1)
+    }
+
+    fn among(clients: usize) -> Self {
+        Self {
+            clients,
+            now: 0,
+            random: SmallRng::seed_from_u64(1),
+        }
+    }
+
+    fn next(&mut self) -> usize {
+        self.now = self.random.random_range(0..self.clients);
+        self.now
+    }
 }
 
 /// TUN device to datagrams.
 pub(crate) struct Up {
     world: World,
     end: End,
+    turns: Turns,
     template: Super,
     buffer: Vec<u8>,
     sink: SendBuffer,
@@ -123,10 +165,11 @@ impl Up {
         clients: usize,
         resources: usize,
     ) -> Self {
-        let template = end.super_packet(packets);
+        let template = end.super_packet(0, packets);
         Self {
             world: World::connected(path, clients, resources),
             end,
+            turns: Turns::first(),
             buffer: template.bytes.clone(),
             template,
             sink: SendBuffer {
@@ -136,6 +179,12 @@ impl Up {
             },
             packets,
         }
+    }
+
+    /// Packets for any of the clients instead of the first one.
+    pub(crate) fn for_anyone(mut self) -> Self {
+        self.turns = Turns::among(self.world.clients.len());
+        self
     }
 }
 
@@ -147,6 +196,10 @@ impl Round for Up {
         );
         self.sink.used = 0;
         self.sink.datagrams = 0;
+        let former = self.turns.now;
+        if self.turns.next() != former {
+            self.template = self.end.super_packet(self.turns.now, self.packets);
+        }
         self.buffer.copy_from_slice(&self.template.bytes);
     }
 
@@ -155,7 +208,9 @@ impl Round for Up {
             buf: &mut self.buffer,
             gso: self.template.gso,
         };
-        self.end.handle_tun(&mut self.world, packet, &mut self.sink);
+        let client = self.turns.now;
+        self.end
+            .handle_tun(&mut self.world, client, packet, &mut self.sink);
     }
 }
 
@@ -163,6 +218,7 @@ impl Round for Up {
 pub(crate) struct Down {
     world: World,
     end: End,
+    turns: Turns,
     /// Of the super-packet, in bytes.
     len: usize,
     /// Datagrams one behind the other, as the kernel hands over those that it merged.
@@ -187,10 +243,11 @@ impl Down {
         let mut this = Self {
             world: World::connected(path, clients, resources),
             end,
-            len: end.other().super_packet(packets).bytes.len(),
+            turns: Turns::first(),
+            len: end.other().super_packet(0, packets).bytes.len(),
             buffer: Vec::new(),
             stride: 0,
-            ends: (end.other().socket(), end.socket()),
+            ends: (end.other().socket(0), end.socket(0)),
             coalescer: Coalescer::new(Coalescing::ON),
             packets,
             opened: 0,
@@ -198,11 +255,11 @@ impl Down {
         this.opened = this.len;
         if end == End::Client {
             // The gateway answers on a connection that the client has used.
-            for datagram in seal(&mut this.world, End::Client, 1) {
+            for datagram in seal(&mut this.world, End::Client, 0, 1) {
                 for Datagram { from, to, bytes } in this.arriving(datagram) {
                     let train = Train::single(&bytes);
                     let received = Received { from, to, train };
-                    End::Gateway.handle_network(&mut this.world, &received, &mut this.coalescer);
+                    End::Gateway.handle_network(&mut this.world, 0, &received, &mut this.coalescer);
                 }
             }
             assert_eq!(this.coalescer.drain().count(), 1);
@@ -210,9 +267,16 @@ impl Down {
         this
     }
 
+    /// Packets of any of the clients instead of the first one. For the gateway, which waits for nobody to speak first.
+    pub(crate) fn of_anyone(mut self) -> Self {
+        self.turns = Turns::among(self.world.clients.len());
+        self
+    }
+
     /// A datagram as it arrives, through the relay if it is addressed to it.
     fn arriving(&mut self, datagram: Datagram) -> Vec<Datagram> {
-        let is_direct = [client_socket(0), gateway_socket()].contains(&datagram.to);
+        let client = self.turns.now;
+        let is_direct = [client_socket(client), gateway_socket()].contains(&datagram.to);
         match is_direct {
             true => vec![datagram],
             false => self.world.relay(&datagram),
@@ -224,7 +288,8 @@ impl Round for Down {
     fn prepare(&mut self) {
         assert_eq!(self.opened, self.len, "not everything was opened");
         self.opened = 0;
-        let sent = seal(&mut self.world, self.end.other(), self.packets);
+        let client = self.turns.next();
+        let sent = seal(&mut self.world, self.end.other(), client, self.packets);
         self.buffer.clear();
         for datagram in sent {
             for Datagram { from, to, bytes } in self.arriving(datagram) {
@@ -244,8 +309,9 @@ impl Round for Down {
         let (from, to) = self.ends;
         let train = Train::new(&self.buffer, self.stride);
         let received = Received { from, to, train };
+        let client = self.turns.now;
         self.end
-            .handle_network(&mut self.world, &received, &mut self.coalescer);
+            .handle_network(&mut self.world, client, &received, &mut self.coalescer);
         for item in self.coalescer.drain() {
             self.opened += black_box(item).1.len();
         }

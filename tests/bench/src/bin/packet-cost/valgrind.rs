@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    case::{CASES, Case, Cipher, Round},
+    case::{CASES, Case, Cipher, Measured, Round},
     is_wanted,
 };
 
@@ -52,7 +52,9 @@ pub(crate) fn version() -> Option<String> {
 /// Counts all wanted cases, and the bare cipher that they contain.
 pub(crate) fn count_all(filter: Option<&str>) -> Result<Counts> {
     let mut counts = Counts::new();
-    let wanted = CASES.iter().filter(|case| is_wanted(case, filter));
+    let wanted = CASES
+        .iter()
+        .filter(|case| case.measured == Measured::Both && is_wanted(case, filter));
     let grounds = CASES.iter().filter(|case| case.is_cipher());
     for case in grounds.chain(wanted) {
         if counts.contains_key(case.name) {

@@ -3,7 +3,8 @@
 //! Everything here is preparation; nothing of it is counted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::mem;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use connlib_model::{
@@ -29,9 +30,14 @@ const EXPIRY: u64 = 9_999_999_999;
 const LATENCY: Duration = Duration::from_millis(1);
 /// Paths are found and chosen by then.
 const SETTLE: Duration = Duration::from_secs(12);
+/// A gateway answers so many handshakes at once with a cookie, and most clients try a second time.
+const SETTLE_CROWD: Duration = Duration::from_secs(24);
 const GATEWAY: GatewayId = GatewayId::from_u128(0x60);
 const SITE: SiteId = SiteId::from_u128(1);
+/// Where clients and gateway speak to the first relay; the others have the addresses behind it.
 const RELAY: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 1), 3478);
+/// Allocations that one relay has room for.
+const CLIENTS_PER_RELAY: usize = 16_000;
 const GATEWAY_SOCKET: SocketAddr =
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 1), 52625));
 
@@ -53,7 +59,7 @@ impl Path {
             (a(from) && b(to)) || (a(to) && b(from))
         };
         let is_gateway = |socket| socket == GATEWAY_SOCKET;
-        let is_client = |socket: SocketAddr| socket != GATEWAY_SOCKET && !is_relays(socket);
+        let is_client = |socket| client_of(socket).is_some();
         let is_allocation = |socket: SocketAddr| is_relays(socket) && socket.port() != RELAY.port();
         match self {
             Self::Direct => true,
@@ -68,16 +74,32 @@ impl Path {
 }
 
 fn is_relays(socket: SocketAddr) -> bool {
-    socket.ip() == *RELAY.ip()
+    relay_at(socket).is_some()
+}
+
+/// Which relay's socket it is.
+fn relay_at(socket: SocketAddr) -> Option<usize> {
+    let IpAddr::V4(ip) = socket.ip() else {
+        return None;
+    };
+    let behind_first = ip.to_bits().checked_sub(RELAY.ip().to_bits())? as usize;
+    (behind_first < 128).then_some(behind_first)
+}
+
+fn relay_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(RELAY.ip().to_bits() + index as u32)
 }
 
 /// The system.
 pub(crate) struct World {
     pub(crate) clients: Vec<Client>,
     pub(crate) gateway: Gateway,
-    pub(crate) relay: Server,
+    pub(crate) relays: Vec<Server>,
     pub(crate) now: Instant,
     path: Path,
+    /// When each client wants to be woken: by client, and in order.
+    deadline_of: Vec<Option<Instant>>,
+    deadlines: BTreeSet<(Instant, usize)>,
     wire: BTreeMap<(Instant, u64), Datagram>,
     sequence: u64,
     coalescer: Coalescer,
@@ -96,26 +118,30 @@ impl World {
     /// where [`packets`] go.
     pub(crate) fn connected(path: Path, clients: usize, resources: usize) -> Self {
         let now = start();
-        let public = PublicAddresses::new(Some(*RELAY.ip()), None).expect("an address");
-        let config = Config {
-            // All ends share one user.
-            allocations_per_username: 0,
-            ..Config::portal(public)
-        };
-        let relay = Server::new(config, [9; 32], now, UNIX).expect("the settings are sound");
+        let relays = (0..clients.div_ceil(CLIENTS_PER_RELAY)).map(|index| {
+            let public = PublicAddresses::new(Some(relay_address(index)), None);
+            let config = Config {
+                // All ends share one user.
+                allocations_per_username: 0,
+                ..Config::portal(public.expect("an address"))
+            };
+            Server::new(config, [9; 32], now, UNIX).expect("the settings are sound")
+        });
         let mut gateway = Gateway::new([1; 32], now, UNIX);
         gateway.set_interface(packets::gateway_tun());
         let mut world = Self {
             clients: Vec::new(),
             gateway,
-            relay,
+            relays: relays.collect(),
             now,
             path,
+            deadline_of: Vec::new(),
+            deadlines: BTreeSet::new(),
             wire: BTreeMap::new(),
             sequence: 0,
             coalescer: Coalescer::new(Coalescing::OFF),
         };
-        let relay = world.relay_config();
+        let relay = world.relay_config(0);
         world.gateway.update_relays(&BTreeSet::new(), &[relay], now);
         world.gateway.add_host_candidate(GATEWAY_SOCKET, now);
         for index in 0..clients {
@@ -127,7 +153,11 @@ impl World {
             world.ask_for_access(index);
             world.introduce(index);
         }
-        world.run_for(SETTLE);
+        world.run_for(if clients > 1_000 {
+            SETTLE_CROWD
+        } else {
+            SETTLE
+        });
         world.check_paths();
         world
     }
@@ -146,9 +176,15 @@ impl World {
         };
         client.set_interface(interface, now);
         client.set_resources((0..resources).map(resource).collect(), now);
-        client.update_relays(&BTreeSet::new(), &[self.relay_config()], now);
+        client.update_relays(
+            &BTreeSet::new(),
+            &[self.relay_config(index / CLIENTS_PER_RELAY)],
+            now,
+        );
         client.add_host_candidate(client_socket(index), now);
         self.clients.push(client);
+        self.deadline_of.push(None);
+        self.settle(Some(index));
     }
 
     /// The first packet of a client does.
@@ -159,7 +195,7 @@ impl World {
             gso: packet.gso,
         };
         self.clients[index].handle_tun(packet, self.now, &mut Sent::default());
-        self.drain();
+        self.settle(Some(index));
     }
 
     fn check_paths(&self) {
@@ -211,13 +247,14 @@ impl World {
         self.clients[index]
             .handle_flow_created(flow, self.now)
             .expect("access was asked for");
+        self.settle(Some(index));
     }
 
-    fn relay_config(&self) -> RelayConfig<RelayId> {
-        let secret = self.relay.stamp_secret();
+    fn relay_config(&self, index: usize) -> RelayConfig<RelayId> {
+        let secret = self.relays[index].stamp_secret();
         RelayConfig {
-            id: RelayId::from_u128(1),
-            v4: Some(RELAY),
+            id: RelayId::from_u128(1 + index as u128),
+            v4: Some(SocketAddrV4::new(relay_address(index), RELAY.port())),
             v6: None,
             username: format!("{EXPIRY}:salt"),
             password: relay_password(EXPIRY, secret.expose(), "salt"),
@@ -229,61 +266,74 @@ impl World {
     fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         loop {
-            self.drain();
-            let wire = self.wire.keys().next().map(|(at, _)| *at);
-            let clients = self.clients.iter_mut().filter_map(Client::poll_timeout);
-            let next = clients
-                .chain(wire)
+            let wire = self.wire.first_key_value().map(|((at, _), _)| *at);
+            let client = self.deadlines.first().map(|(at, _)| *at);
+            let next = wire
+                .into_iter()
+                .chain(client)
                 .chain(self.gateway.poll_timeout())
-                .chain(self.relay.poll_timeout())
+                .chain(self.relays.iter().filter_map(Server::poll_timeout))
                 .min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 break;
             };
             self.now = next.max(self.now);
-            for client in &mut self.clients {
-                if client.poll_timeout().is_some_and(|at| at <= self.now) {
-                    client.handle_timeout(self.now);
-                }
+            let due = self.deadlines.range(..=(self.now, usize::MAX));
+            for (_, index) in due.copied().collect::<Vec<_>>() {
+                self.clients[index].handle_timeout(self.now);
+                self.settle(Some(index));
             }
             self.gateway.handle_timeout(self.now);
-            self.relay.handle_timeout(self.now);
+            for relay in &mut self.relays {
+                relay.handle_timeout(self.now);
+            }
+            self.settle(None);
             while let Some(entry) = self.wire.first_entry()
                 && entry.key().0 <= self.now
             {
                 let datagram = entry.remove();
                 self.deliver(&datagram);
-                self.drain();
             }
         }
         self.now = end;
     }
 
-    fn drain(&mut self) {
-        for index in 0..self.clients.len() {
-            while let Some(transmit) = self.clients[index].poll_transmit() {
-                self.put_on_wire(client_socket(index), transmit);
-            }
-            while self.clients[index].poll_packet().is_some() {}
-            while let Some(event) = self.clients[index].poll_event() {
-                if let ClientEvent::AddedIceCandidates { candidates, .. } = event {
-                    self.gateway
-                        .add_ice_candidates(client_id(index), candidates, self.now);
-                }
+    /// Carries out what the gateway and this client, which were given something, want done.
+    fn settle(&mut self, client: Option<usize>) {
+        if let Some(index) = client {
+            self.drain_client(index);
+        }
+        while let Some(event) = self.gateway.poll_event() {
+            if let GatewayEvent::AddedIceCandidates { client, candidates } = event {
+                let index = client.as_u128() as usize;
+                let candidates = candidates.into_iter().collect();
+                self.clients[index].add_ice_candidates(GATEWAY, candidates, self.now);
+                self.drain_client(index);
             }
         }
         while let Some(transmit) = self.gateway.poll_transmit() {
             self.put_on_wire(GATEWAY_SOCKET, transmit);
         }
-        while let Some(event) = self.gateway.poll_event() {
-            if let GatewayEvent::AddedIceCandidates { client, candidates } = event {
-                let index = client.as_u128() as usize;
-                self.clients[index].add_ice_candidates(
-                    GATEWAY,
-                    candidates.into_iter().collect(),
-                    self.now,
-                );
+    }
+
+    fn drain_client(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        while client.poll_packet().is_some() {}
+        while let Some(event) = client.poll_event() {
+            if let ClientEvent::AddedIceCandidates { candidates, .. } = event {
+                self.gateway
+                    .add_ice_candidates(client_id(index), candidates, self.now);
             }
+        }
+        while let Some(transmit) = self.clients[index].poll_transmit() {
+            self.put_on_wire(client_socket(index), transmit);
+        }
+        let deadline = self.clients[index].poll_timeout();
+        let former = mem::replace(&mut self.deadline_of[index], deadline);
+        self.deadlines
+            .extend(deadline.map(|deadline| (deadline, index)));
+        if let Some(former) = former.filter(|former| Some(*former) != deadline) {
+            self.deadlines.remove(&(former, index));
         }
     }
 
@@ -321,9 +371,7 @@ impl World {
                 self.now,
                 &mut self.coalescer,
             );
-        } else if let Some(index) =
-            (0..self.clients.len()).find(|index| client_socket(*index) == *to)
-        {
+        } else if let Some(index) = client_of(*to) {
             self.clients[index].handle_network(
                 *to,
                 *from,
@@ -334,29 +382,33 @@ impl World {
             );
         }
         self.coalescer.drain().for_each(drop);
+        self.settle(client_of(*to));
     }
 
     /// What the relay makes of a datagram.
     pub(crate) fn relay(&mut self, datagram: &Datagram) -> Vec<Datagram> {
-        let mut forwarded = Forwarded::default();
+        let index = relay_at(datagram.to).expect("it is addressed to a relay");
+        let (relay, own) = (&mut self.relays[index], relay_address(index));
+        let mut forwarded = Forwarded {
+            own,
+            datagrams: Vec::new(),
+        };
         let train = Train::single(&datagram.bytes);
         if datagram.to.port() == RELAY.port() {
-            self.relay
-                .handle_client_input(datagram.from, train, self.now, &mut forwarded);
+            relay.handle_client_input(datagram.from, train, self.now, &mut forwarded);
         } else {
             let port = AllocationPort::new(datagram.to.port());
-            self.relay
-                .handle_peer_input(port, datagram.from, train, self.now, &mut forwarded);
+            relay.handle_peer_input(port, datagram.from, train, self.now, &mut forwarded);
         }
-        while let Some(command) = self.relay.poll_command() {
+        while let Some(command) = relay.poll_command() {
             match command {
-                Command::Send { to, bytes } => forwarded.0.push(Datagram {
-                    from: RELAY.into(),
+                Command::Send { to, bytes } => forwarded.datagrams.push(Datagram {
+                    from: (own, RELAY.port()).into(),
                     to: to.address(),
                     bytes,
                 }),
                 Command::CreateAllocation { port, family } => {
-                    self.relay.handle_port_bound(port, family, self.now);
+                    relay.handle_port_bound(port, family, self.now);
                 }
                 // There is one worker.
                 Command::FreeAllocation { .. }
@@ -364,24 +416,26 @@ impl World {
                 | Command::UserLost { .. } => {}
             }
         }
-        forwarded.0
+        forwarded.datagrams
     }
 }
 
 /// What the relay passes on.
-#[derive(Default)]
-struct Forwarded(Vec<Datagram>);
+struct Forwarded {
+    own: Ipv4Addr,
+    datagrams: Vec<Datagram>,
+}
 
 impl Forwarder for Forwarded {
     fn forward(&mut self, route: Route, payload: &[u8]) {
-        self.0.push(match route {
+        self.datagrams.push(match route {
             Route::ToPeer { port, peer } => Datagram {
-                from: (*RELAY.ip(), port.get()).into(),
+                from: (self.own, port.get()).into(),
                 to: peer.address(),
                 bytes: payload.to_vec(),
             },
             Route::ToClient { client, number } => Datagram {
-                from: RELAY.into(),
+                from: (self.own, RELAY.port()).into(),
                 to: client.address(),
                 bytes: [&encode_header(number, payload.len() as u16)[..], payload].concat(),
             },
@@ -443,9 +497,22 @@ pub(crate) fn gateway_socket() -> SocketAddr {
     GATEWAY_SOCKET
 }
 
+/// The first client's address; the others follow.
+const FIRST_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
 /// A client's socket.
 pub(crate) fn client_socket(index: usize) -> SocketAddr {
-    (Ipv4Addr::from(0xc000_0200 + index as u32 + 1), 52625).into()
+    let ip = Ipv4Addr::from_bits(FIRST_CLIENT.to_bits() + index as u32);
+    (ip, 52625).into()
+}
+
+/// Whose socket it is, if it is a client's.
+fn client_of(socket: SocketAddr) -> Option<usize> {
+    let IpAddr::V4(ip) = socket.ip() else {
+        return None;
+    };
+    let is_client = socket != GATEWAY_SOCKET && !is_relays(socket);
+    is_client.then(|| (ip.to_bits() - FIRST_CLIENT.to_bits()) as usize)
 }
 
 fn client_id(index: usize) -> ClientId {
