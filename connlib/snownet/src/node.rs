@@ -161,6 +161,7 @@ where
             seed: self.rng.random(),
             tie_breaker: self.rng.random(),
         };
+        self.requests.make_room(self.table.len() + 1);
         let mut io = Io {
             relays: &mut self.relays,
             requests: &mut self.requests,

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 /// How long an answer to a check is expected. Longer than any round trip, shorter than a memory leak.
 const LIFETIME: Duration = Duration::from_secs(10);
 
-/// Most remembered checks: 10 s of checks on eight pairs of 1000 connections that all start at once.
-const CAPACITY: usize = 1 << 16;
+/// Most remembered checks per connection: 10 s of checks on eight pairs, should all start at once.
+const PER_CONNECTION: usize = 64;
+/// What is remembered of few connections.
+const MIN_CAPACITY: usize = 1 << 16;
 
 /// A STUN transaction id.
 pub(crate) type TransactionId = [u8; 12];
@@ -18,6 +20,7 @@ pub(crate) type TransactionId = [u8; 12];
 pub(crate) struct Requests<P> {
     senders: BTreeMap<TransactionId, P>,
     by_age: VecDeque<(Instant, TransactionId)>,
+    capacity: usize,
 }
 
 impl<P: Copy> Requests<P> {
@@ -25,7 +28,13 @@ impl<P: Copy> Requests<P> {
         Self {
             senders: BTreeMap::new(),
             by_age: VecDeque::new(),
+            capacity: MIN_CAPACITY,
         }
+    }
+
+    /// Makes room for the checks of so many connections.
+    pub(crate) fn make_room(&mut self, connections: usize) {
+        self.capacity = MIN_CAPACITY.max(connections * PER_CONNECTION);
     }
 
     /// Notes that `peer`'s agent sends `message`, if it is a request. Returns whether it is.
@@ -52,7 +61,7 @@ impl<P: Copy> Requests<P> {
 
     fn expire(&mut self, now: Instant) {
         while let Some(&(expiry, id)) = self.by_age.front() {
-            if now < expiry && self.by_age.len() < CAPACITY {
+            if now < expiry && self.by_age.len() < self.capacity {
                 return;
             }
             self.senders.remove(&id);
@@ -92,6 +101,27 @@ mod tests {
         requests.record('c', &message(1, 9), start + LIFETIME);
         assert_eq!(requests.sender(&[7; 12]), None);
         assert_eq!(requests.sender(&[8; 12]), Some('b'));
+    }
+
+    /// Found with 100 000 clients at one gateway: some never got a path, their checks were pushed out by the others'.
+    #[test]
+    fn a_crowd_that_starts_at_once_does_not_push_out_its_own_checks() {
+        const CONNECTIONS: u32 = 3000;
+        let mut requests = Requests::new();
+        requests.make_room(CONNECTIONS as usize);
+        let now = Instant::now();
+        let checks = (0..CONNECTIONS * 64).map(|number| {
+            let mut bytes = message(1, 0);
+            bytes[8..12].copy_from_slice(&number.to_be_bytes());
+            (number % CONNECTIONS, bytes)
+        });
+        for (peer, check) in checks.clone() {
+            requests.record(peer, &check, now);
+        }
+        for (peer, check) in checks {
+            let id = request_id(&check).unwrap();
+            assert_eq!(requests.sender(&id), Some(peer));
+        }
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl<P: Id, R: Id> Table<P, R> {
         }
     }
 
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// Puts a connection in. There must be none to the same peer.
     pub(crate) fn insert(&mut self, connection: Connection<P, R>) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {

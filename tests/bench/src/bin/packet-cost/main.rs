@@ -45,7 +45,7 @@ Examples:
   packet-cost count 'client seal'    only the cases whose name contains this
   packet-cost count --write          make what is measured now the budget
   packet-cost time                   nanoseconds per packet, and how many more than the bare cipher
-  packet-cost time 'gateway seal, any of'    a packet for any of 10, 1000, 100 000 clients (minutes, 8 GB)"
+  packet-cost time 'gateway seal, any of'    a packet for any of 10, 1000, 100 000 clients (five minutes, 17 GB)"
 )]
 struct Arguments {
     #[command(subcommand)]
