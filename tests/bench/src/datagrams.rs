@@ -27,13 +27,19 @@ const BUFFER_BYTES: usize = 8 * 1024 * 1024;
 
 /// Makes a socket fit for [`Outbox`] and [`Inbox`].
 pub(crate) fn prepare(socket: &UdpSocket) -> io::Result<()> {
-    let reference = socket2::SockRef::from(socket);
-    // The system's limit applies; losses for want of buffer are counted and reported.
-    reference.set_recv_buffer_size(BUFFER_BYTES)?;
-    reference.set_send_buffer_size(BUFFER_BYTES)?;
+    widen(socket)?;
+    socket2::SockRef::from(socket).set_send_buffer_size(BUFFER_BYTES)?;
     // Without it, trains arrive as separate packets, and cost accordingly.
     let _ = setsockopt(socket, sockopt::UdpGroSegment, &true);
     socket.set_nonblocking(true)
+}
+
+/// Makes room for what arrives. The system's limit applies unless root may exceed it.
+pub(crate) fn widen(socket: &UdpSocket) -> io::Result<()> {
+    match setsockopt(socket, sockopt::RcvBufForce, &BUFFER_BYTES) {
+        Ok(()) => Ok(()),
+        Err(_) => socket2::SockRef::from(socket).set_recv_buffer_size(BUFFER_BYTES),
+    }
 }
 
 /// How many datagrams did not fit into a socket's receive buffer since it was made.

@@ -14,10 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use demo::interrupt;
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{setsockopt, sockopt},
-};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use testbed::Host;
 
 use crate::{
@@ -29,8 +26,6 @@ use crate::{
 const PORTS: [u16; 2] = [5301, 5302];
 /// Most datagrams under way: 20 full trains.
 const WINDOW: u64 = 1024;
-/// Bytes of receive buffer for several windows, since the kernel counts more than the payload.
-const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// What nothing acknowledges for so long is lost.
 const PATIENCE: Duration = Duration::from_millis(100);
 /// How long both sides may take to find each other.
@@ -122,8 +117,6 @@ impl Role {
 
     fn play(self, socket: &UdpSocket, length: Duration) -> Result<Flow> {
         datagrams::prepare(socket)?;
-        // Root may exceed the system's limit: the window must fit, or what is lost here is the tunnel's loss in the table.
-        let _ = setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
         let end = Instant::now() + length;
         match self {
             Self::Sender => send(socket, end),
@@ -132,9 +125,16 @@ impl Role {
     }
 }
 
+fn bind(address: SocketAddr) -> Result<UdpSocket> {
+    let socket = UdpSocket::bind(address)?;
+    // The window must fit from the first train on, or what is lost here is the tunnel's loss in the table.
+    datagrams::widen(&socket)?;
+    Ok(socket)
+}
+
 /// Waits for a client.
 fn accept(address: SocketAddr) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind(address)?;
+    let socket = bind(address)?;
     socket.set_read_timeout(Some(GREETING_LIMIT))?;
     let (_, client) = socket.recv_from(&mut [0; 64]).context("no client came")?;
     socket.connect(client)?;
@@ -148,7 +148,7 @@ fn connect(address: SocketAddr) -> Result<UdpSocket> {
         Version::V4 => ([0; 4], 0).into(),
         Version::V6 => ([0; 16], 0).into(),
     };
-    let socket = UdpSocket::bind(any)?;
+    let socket = bind(any)?;
     socket.connect(address)?;
     socket.set_read_timeout(Some(Duration::from_millis(100)))?;
     let started = Instant::now();

@@ -128,6 +128,7 @@ impl Case {
         while let Some(end) = self.model.next_end()
             && end <= self.world.elapsed() + ahead
         {
+            let end = self.model.last_end_from(end, GRACE);
             let pause = (end + GRACE).saturating_sub(self.world.elapsed());
             self.world.run_for(pause);
             self.model.end_access(end);

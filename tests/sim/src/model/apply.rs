@@ -301,6 +301,17 @@ impl Model {
         self.limits.values().min().copied()
     }
 
+    /// When access has ended that ends at `end`, or not later than `pause` after the end of another that is counted.
+    pub fn last_end_from(&self, end: Duration, pause: Duration) -> Duration {
+        let mut ends = self.limits.values().copied().collect::<Vec<_>>();
+        ends.sort_unstable();
+        let close = |last: Duration, next: Duration| match next <= last + pause {
+            true => last.max(next),
+            false => last,
+        };
+        ends.into_iter().fold(end, close)
+    }
+
     /// Access that was granted until `now` or earlier ends.
     pub fn end_access(&mut self, now: Duration) {
         let limits = self.limits.iter();
