@@ -183,6 +183,7 @@ impl Agent {
             tracing::debug!("Remote candidate belongs to another ICE session");
             return false;
         }
+        self.forget_discovery_of_relay(&candidate);
         let known = self.known_remote(&candidate);
         let has_pair = |known| {
             let pair = self.inner.find_pair_for_equivalent_remote_candidate(known);
@@ -202,6 +203,23 @@ impl Agent {
         }
         self.add_distinct(&candidate);
         true
+    }
+
+    /// Withdraws what checks have told about an address that the peer signals as one of its relay only now.
+    ///
+    /// A discovered candidate has the priority of its kind, above every mapped address (RFC 8445 section 5.1.2.1), and its
+    /// pairs keep it when the signal comes: a connection would stay with the relay although a direct path answers.
+    fn forget_discovery_of_relay(&mut self, signalled: &Candidate) {
+        if signalled.kind() != CandidateKind::Relayed {
+            return;
+        }
+        let is_it = |c: &Candidate| {
+            c.kind() == CandidateKind::PeerReflexive && c.addr() == signalled.addr()
+        };
+        let discovered = self.inner.remote_candidates().find(is_it);
+        if let Some(discovered) = discovered {
+            self.inner.invalidate_candidate(&discovered);
+        }
     }
 
     /// Hands a candidate of the peer to the agent as one that it has never had.
