@@ -29,6 +29,9 @@ impl Model {
     pub fn apply(&mut self, transition: &Transition) -> Expectations {
         let mut expected = Expectations {
             settle_ms: 1_000,
+            were_direct: (0..self.clients.len())
+                .filter(|client| self.is_direct(*client))
+                .collect(),
             ..Expectations::default()
         };
         self.note_obstacles(transition);
@@ -56,6 +59,12 @@ impl Model {
                 self.send(*client, then, expected);
                 if self.is_forgotten_in_stall(*client, *seconds) {
                     expected.recovery_s = Some(RECOVERY_S);
+                    // A relay drops what comes from an address that it does not know yet.
+                    if !expected.were_direct.contains(client) {
+                        for probe in &mut expected.probes {
+                            probe.fates.silence = true;
+                        }
+                    }
                 }
                 // Its gateways have heard nothing of it for this long and may have given it up.
                 self.clients[*client].doubt_connections();
