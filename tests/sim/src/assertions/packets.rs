@@ -237,7 +237,9 @@ fn check_probe(
         fail(1, format!("sent, arrived, answered {counts:?} times"));
     }
     let mut fate = fate(evidence, seen);
-    if probe.fates.silence && evidence.model.is_lossy() && is_unanswered(seen) {
+    // Where a packet may be lost, so may its answer.
+    let may_be_lost = evidence.model.is_lossy() || evidence.expected.recovery_s.is_some();
+    if probe.fates.silence && may_be_lost && is_unanswered(seen) {
         fate = Fate::Silence;
     }
     if !is_allowed(&probe.fates, fate) {
