@@ -7,6 +7,7 @@ use serde::Serialize;
 
 /// UDP payload of a datagram in bytes: fits the tunnel's MTU of 1280 with either family's headers.
 pub(crate) const DATAGRAM: u16 = 1200;
+
 /// Which way the payload goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]

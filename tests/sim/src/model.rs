@@ -62,6 +62,8 @@ pub struct RogueModel {
     pub site: usize,
     /// Addresses that it announced, with resource and name.
     pub announced: BTreeMap<IpAddr, (usize, String)>,
+    /// Its gateway or its path may be gone: it heeds neither goodbyes nor news of relays, and does not ask again.
+    pub may_be_gone: bool,
 }
 
 /// A TCP connection of an application.

@@ -147,7 +147,9 @@ fn check_rogue(
             passed = true;
         }
     }
-    let is_wrong = match evidence.model.is_lossy() {
+    let rogue = evidence.model.rogue.as_ref();
+    let may_be_lost = evidence.model.is_lossy() || rogue.is_some_and(|rogue| rogue.may_be_gone);
+    let is_wrong = match may_be_lost {
         true => passed && !may_pass,
         false => passed != may_pass,
     };

@@ -122,8 +122,28 @@ impl Model {
         }
     }
 
+    /// Whether the misbehaving client may lose its gateway or its path.
+    fn disturbs_rogue(&self, transition: &Transition) -> bool {
+        match transition {
+            Transition::RestartGateway { gateway, .. } => {
+                let site = self.topology.gateways[*gateway].site;
+                self.rogue.as_ref().is_some_and(|rogue| rogue.site == site)
+            }
+            Transition::DeployRelays { .. }
+            | Transition::PartitionRelays { .. }
+            | Transition::RebootRelays
+            | Transition::MoveRelays
+            | Transition::BlockDirect(_) => true,
+            _ => false,
+        }
+    }
+
     /// Things that cut or move paths.
     fn disturb(&mut self, transition: &Transition, expected: &mut Expectations) {
+        let disturbs_rogue = self.disturbs_rogue(transition);
+        if let Some(rogue) = &mut self.rogue {
+            rogue.may_be_gone |= disturbs_rogue;
+        }
         match transition {
             Transition::Roam {
                 client, families, ..

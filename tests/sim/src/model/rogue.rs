@@ -21,6 +21,7 @@ impl Model {
                 let rogue = self.rogue.get_or_insert_with(RogueModel::default);
                 rogue.granted.push(*resource);
                 rogue.site = self.resources[*resource].site;
+                rogue.may_be_gone = false;
                 None
             }
             RogueAct::Announce {
