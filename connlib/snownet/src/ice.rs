@@ -210,14 +210,9 @@ impl Agent {
     /// A discovered candidate has the priority of its kind, above every mapped address (RFC 8445 section 5.1.2.1), and its
     /// pairs keep it when the signal comes: a connection would stay with the relay although a direct path answers.
     fn forget_discovery_of_relay(&mut self, signalled: &Candidate) {
-        if signalled.kind() != CandidateKind::Relayed {
-            return;
-        }
-        let is_it = |c: &Candidate| {
-            c.kind() == CandidateKind::PeerReflexive && c.addr() == signalled.addr()
-        };
-        let discovered = self.inner.remote_candidates().find(is_it);
-        if let Some(discovered) = discovered {
+        if signalled.kind() == CandidateKind::Relayed
+            && let Some(discovered) = self.remote_at(signalled.addr(), CandidateKind::PeerReflexive)
+        {
             self.inner.invalidate_candidate(&discovered);
         }
     }
@@ -288,9 +283,7 @@ impl Agent {
 
     /// Kind of the peer's end at `addr`, as signalled by the peer.
     pub(crate) fn is_remote_relayed(&self, addr: SocketAddr) -> bool {
-        self.inner
-            .remote_candidates()
-            .any(|c| c.addr() == addr && c.kind() == CandidateKind::Relayed)
+        self.remote_at(addr, CandidateKind::Relayed).is_some()
     }
 
     /// What the remote candidate with this address is; the relayed one, should there be several.
@@ -472,9 +465,14 @@ impl Agent {
 
     /// The agent's copy of a candidate of the peer that is in use.
     fn known_remote(&self, candidate: &Candidate) -> Option<Candidate> {
+        self.remote_at(candidate.addr(), candidate.kind())
+    }
+
+    /// The candidate of the peer that is in use with this address and kind.
+    fn remote_at(&self, addr: SocketAddr, kind: CandidateKind) -> Option<Candidate> {
         self.inner
             .remote_candidates()
-            .find(|c| c.addr() == candidate.addr() && c.kind() == candidate.kind())
+            .find(|c| c.addr() == addr && c.kind() == kind)
     }
 
     fn has_memory_for_remote(&self) -> bool {
