@@ -29,13 +29,16 @@ impl Model {
     pub fn apply(&mut self, transition: &Transition) -> Expectations {
         let mut expected = Expectations {
             settle_ms: 1_000,
-            were_direct: (0..self.clients.len())
-                .filter(|client| self.is_direct(*client))
-                .collect(),
             ..Expectations::default()
         };
+        let wakes_unknown = self.wakes_unknown(transition);
         self.note_obstacles(transition);
         self.apply_to(transition, &mut expected);
+        if wakes_unknown {
+            for probe in &mut expected.probes {
+                probe.fates.silence = true;
+            }
+        }
         // A late answer of the portal holds up what it says afterwards.
         expected.settle_ms += self.topology.portal.answer_delay_ms;
         expected
@@ -59,12 +62,6 @@ impl Model {
                 self.send(*client, then, expected);
                 if self.is_forgotten_in_stall(*client, *seconds) {
                     expected.recovery_s = Some(RECOVERY_S);
-                    // A relay drops what comes from an address that it does not know yet.
-                    if !expected.were_direct.contains(client) {
-                        for probe in &mut expected.probes {
-                            probe.fates.silence = true;
-                        }
-                    }
                 }
                 // Its gateways have heard nothing of it for this long and may have given it up.
                 self.clients[*client].doubt_connections();
@@ -219,6 +216,17 @@ impl Model {
         self.clients[client].edge != Edge::Open
             && host.expiry_s <= seconds + REFRESHED_EVERY_S
             && seconds < SESSION_S
+    }
+
+    /// Whether a client wakes on a forgotten mapping and may depend on a relay, which drops what comes from an address that
+    /// it does not know yet.
+    fn wakes_unknown(&self, transition: &Transition) -> bool {
+        match transition {
+            Transition::Stall {
+                client, seconds, ..
+            } => self.is_forgotten_in_stall(*client, *seconds) && !self.is_direct(*client),
+            _ => false,
+        }
     }
 
     fn relays_changed(&mut self, expected: &mut Expectations) {

@@ -23,8 +23,6 @@ pub struct Expectations {
     pub settle_ms: u64,
     /// Paths may be lost: applications try again until they get through, and must do so in this many seconds.
     pub recovery_s: Option<u64>,
-    /// Clients whose connections were all direct before it.
-    pub were_direct: BTreeSet<usize>,
     /// A packet of the misbehaving client: its number, and whether a gateway may let it through.
     pub rogue: Option<(u64, bool)>,
     /// Virtual seconds of idling, for the traffic ceiling.
