@@ -72,7 +72,7 @@ impl Contender {
         let mut contenders = Vec::new();
         for stage in stages {
             if options.path.contains(&stage.route) {
-                contenders.push(Self::ours(stage)?);
+                contenders.push(Self::ours(stage, &options.ip)?);
             }
         }
         let host = &stages[0].network;
@@ -103,7 +103,12 @@ impl Contender {
         Ok(contenders)
     }
 
-    fn ours(stage: &Stage) -> Result<Self> {
+    fn ours(stage: &Stage, versions: &[Version]) -> Result<Self> {
+        // Warming up is done by IPv4.
+        let mut addresses = vec![network::SERVER.into()];
+        if versions.contains(&Version::V6) {
+            addresses.push(network::SERVER_V6.into());
+        }
         Ok(Self {
             name: match stage.route {
                 Route::Direct => OURS,
@@ -111,10 +116,7 @@ impl Contender {
             },
             client: stage.network.client.clone(),
             server: stage.network.gateway.clone(),
-            targets: targets(
-                &stage.network.gateway,
-                &[network::SERVER.into(), network::SERVER_V6.into()],
-            )?,
+            targets: targets(&stage.network.gateway, &addresses)?,
             on_the_path: stage.system.on_the_path(),
             all: stage.system.all(),
         })

@@ -77,15 +77,24 @@ fn is_relays(socket: SocketAddr) -> bool {
 
 /// Which relay's socket it is.
 fn relay_at(socket: SocketAddr) -> Option<usize> {
-    let IpAddr::V4(ip) = socket.ip() else {
-        return None;
-    };
-    let behind_first = ip.to_bits().checked_sub(RELAY.ip().to_bits())? as usize;
-    (behind_first < 128).then_some(behind_first)
+    place_behind(*RELAY.ip(), socket).filter(|index| *index < 128)
 }
 
 fn relay_address(index: usize) -> Ipv4Addr {
-    Ipv4Addr::from_bits(RELAY.ip().to_bits() + index as u32)
+    address_behind(*RELAY.ip(), index)
+}
+
+/// The address so many places behind the first of a kind.
+fn address_behind(first: Ipv4Addr, index: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(first.to_bits() + index as u32)
+}
+
+/// How many places a socket's address lies behind the first of a kind.
+fn place_behind(first: Ipv4Addr, socket: SocketAddr) -> Option<usize> {
+    match socket.ip() {
+        IpAddr::V4(ip) => Some(ip.to_bits().checked_sub(first.to_bits())? as usize),
+        IpAddr::V6(_) => None,
+    }
 }
 
 /// The system.
@@ -496,17 +505,13 @@ const FIRST_CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A client's socket.
 pub(crate) fn client_socket(index: usize) -> SocketAddr {
-    let ip = Ipv4Addr::from_bits(FIRST_CLIENT.to_bits() + index as u32);
-    (ip, 52625).into()
+    (address_behind(FIRST_CLIENT, index), 52625).into()
 }
 
 /// Whose socket it is, if it is a client's.
 fn client_of(socket: SocketAddr) -> Option<usize> {
-    let IpAddr::V4(ip) = socket.ip() else {
-        return None;
-    };
     let is_client = socket != GATEWAY_SOCKET && !is_relays(socket);
-    is_client.then(|| (ip.to_bits() - FIRST_CLIENT.to_bits()) as usize)
+    place_behind(FIRST_CLIENT, socket).filter(|_| is_client)
 }
 
 fn client_id(index: usize) -> ClientId {
