@@ -195,6 +195,7 @@ pub(crate) fn touch(packet: PacketRef<'_>) {
             tcp.sequence(),
             tcp.payload(),
             tcp.is_initial_syn(),
+            tcp.is_bare_ack(),
         );
     }
     if let Some(udp) = packet.as_udp() {

@@ -55,6 +55,14 @@ impl<'a> Tcp<'a> {
         self.payload
     }
 
+    /// An acknowledgement and nothing else: it opens nothing, ends nothing and carries nothing.
+    pub fn is_bare_ack(&self) -> bool {
+        let others = TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST;
+        self.payload.is_empty()
+            && self.flags().contains(TcpFlags::ACK)
+            && self.flags().bits() & others.bits() == 0
+    }
+
     /// The first segment of a connection: SYN without ACK.
     pub fn is_initial_syn(&self) -> bool {
         self.flags().contains(TcpFlags::SYN) && !self.flags().contains(TcpFlags::ACK)

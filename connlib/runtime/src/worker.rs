@@ -11,7 +11,7 @@ use std::{
 };
 
 use connlib_session::{Known, PortalInput, PortalOutput};
-use connlib_sockets::{Family, GsoQueue, ReceiveBuffers, Sockets};
+use connlib_sockets::{Family, ReceiveBuffers, Sockets};
 use connlib_tun::Tun;
 use connlib_tunnel::{Train, segment::Coalescer};
 use mio::{Events, Interest, Poll, Registry, Token, unix::SourceFd};
@@ -19,8 +19,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     clock::Clock,
+    outgoing::{Lane, Outgoing},
     role::Role,
-    sink::{self, Sink},
     tun_io::TunIo,
 };
 
@@ -79,7 +79,7 @@ pub(crate) struct Worker<R: Role> {
     tun: TunIo,
     sockets: Sockets,
     receive: ReceiveBuffers,
-    queue: GsoQueue,
+    outgoing: Outgoing,
     coalescer: Coalescer,
     inputs: mpsc::Receiver<Input<R>>,
     portal: mpsc::Sender<Output<R::ToPortal>>,
@@ -123,7 +123,7 @@ impl<R: Role> Worker<R> {
             tun,
             sockets,
             receive: ReceiveBuffers::new(),
-            queue: GsoQueue::new(),
+            outgoing: Outgoing::new(),
             inputs,
             portal,
             index,
@@ -233,22 +233,27 @@ impl<R: Role> Worker<R> {
     }
 
     /// TUN → network. Full batches leave at once, so that the other end works on them while the next is sealed; the rest
-    /// leaves at the end of the round, so that packets of one flow share system calls.
+    /// leaves at the end of the round, so that packets of one flow share system calls. Of what is read in one go, however
+    /// many rounds it takes, only the very last batch is not full.
     fn read_tun(&mut self, now: Instant) -> io::Result<()> {
+        self.outgoing.keep_open(false);
         if !self.ready.tun || self.blocked {
             return Ok(());
         }
+        let written = self.outgoing.written();
         take_turns(|| {
             let Some(packet) = self.tun.read()? else {
                 self.ready.tun = false;
                 return Ok(Turn::Over);
             };
             let bytes = packet.buf.len();
-            let mut sink = Sink(&mut self.queue);
+            let mut sink = self.outgoing.sink(Lane::of(&packet));
             self.role.handle_tun(packet, now, &mut sink);
             Ok(self.send_ready(bytes))
         })?;
         self.role.hand_over();
+        let is_growing = self.outgoing.written() > written;
+        self.outgoing.keep_open(self.ready.tun && is_growing);
         self.flush();
         Ok(())
     }
@@ -259,7 +264,7 @@ impl<R: Role> Worker<R> {
             return Ok(());
         }
         take_turns(|| {
-            let mut sink = Sink(&mut self.queue);
+            let mut sink = self.outgoing.sink(Lane::Data);
             if !self.role.handle_handed(now, &mut sink) {
                 return Ok(Turn::Over);
             }
@@ -273,8 +278,8 @@ impl<R: Role> Worker<R> {
     /// Sends full batches after a read of so many bytes, unless there is no room for more.
     fn send_ready(&mut self, bytes: usize) -> Turn {
         self.queue_transmits();
-        let is_sent = self.queue.flush_ready(&mut self.sockets).is_complete();
-        match !is_sent && self.queue.is_nearly_full() {
+        let is_sent = self.outgoing.flush_ready(&mut self.sockets);
+        match !is_sent && self.outgoing.is_nearly_full() {
             true => Turn::Over,
             false => Turn::Read(bytes),
         }
@@ -368,12 +373,12 @@ impl<R: Role> Worker<R> {
 
     fn queue_transmits(&mut self) {
         while let Some(transmit) = self.role.poll_transmit() {
-            sink::push(&mut self.queue, &transmit);
+            self.outgoing.push(&transmit);
         }
     }
 
     fn flush(&mut self) {
-        let is_complete = self.queue.flush(&mut self.sockets).is_complete();
+        let is_complete = self.outgoing.flush(&mut self.sockets);
         self.set_blocked(!is_complete);
     }
 
@@ -399,7 +404,7 @@ impl<R: Role> Worker<R> {
 
     /// New sockets on new ports, so that no relay or NAT sees an old 3-tuple.
     fn rebind(&mut self, now: Instant) {
-        self.queue.clear();
+        self.outgoing.clear();
         self.rebind_at = None;
         let bound = self.sockets.rebind().map_err(io::Error::other);
         if let Err(error) = bound.and_then(|()| self.register_sockets()) {
@@ -434,6 +439,7 @@ impl<R: Role> Worker<R> {
     fn say_goodbye(&mut self, now: Instant) {
         self.role.shutdown(now);
         self.queue_transmits();
+        self.outgoing.keep_open(false);
         let flush = || {
             self.flush();
             self.blocked
