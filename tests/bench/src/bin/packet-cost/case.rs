@@ -1,5 +1,7 @@
 //! What can be measured: one entry per kind of work, with the number of packets that a round of it carries.
 
+use std::collections::BTreeMap;
+
 use crate::{
     cipher::{CipherOpen, CipherSeal},
     decide::{Route, Translate},
@@ -28,14 +30,12 @@ pub(crate) enum Cipher {
     None,
 }
 
-/// How a case is measured.
+/// When a case is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measured {
-    /// Instructions and time.
-    Both,
-    /// Time, and only if a filter names a crowd at one end: valgrind would be at its preparation for hours, and the largest
-    /// takes 17 GB.
-    TimeOnDemand,
+    Always,
+    /// Only if a filter names a crowd at one end: the largest takes minutes and 17 GB. Valgrind would take hours.
+    OnDemand,
 }
 
 /// One kind of work.
@@ -43,7 +43,7 @@ pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) packets: usize,
     pub(crate) cipher: Cipher,
-    /// Where it is measured.
+    /// When it is measured.
     pub(crate) measured: Measured,
     make: fn() -> Box<dyn Round>,
 }
@@ -57,6 +57,21 @@ impl Case {
     pub(crate) fn find(name: &str) -> Option<&'static Self> {
         CASES.iter().find(|case| case.name == name)
     }
+
+    /// Whether it is a ground that others stand on.
+    pub(crate) fn is_cipher(&self) -> bool {
+        [CIPHER_SEAL, CIPHER_OPEN].contains(&self.name)
+    }
+
+    /// The bare cipher's figure for the work that the case contains.
+    pub(crate) fn ground(&self, figures: &BTreeMap<&'static str, f64>) -> f64 {
+        let name = match self.cipher {
+            Cipher::Seal => CIPHER_SEAL,
+            Cipher::Open => CIPHER_OPEN,
+            Cipher::None => return 0.0,
+        };
+        figures.get(name).copied().unwrap_or_default()
+    }
 }
 
 macro_rules! case {
@@ -65,17 +80,17 @@ macro_rules! case {
             name: $name,
             packets: $packets,
             cipher: Cipher::$cipher,
-            measured: Measured::Both,
+            measured: Measured::Always,
             make: || Box::new($round),
         }
     };
 }
 
-/// As `case`, timed on demand.
+/// As `case`, on demand.
 macro_rules! crowd {
     ($name:literal, $cipher:ident, $round:expr) => {
         Case {
-            measured: Measured::TimeOnDemand,
+            measured: Measured::OnDemand,
             ..case!($name, 1, $cipher, $round)
         }
     };

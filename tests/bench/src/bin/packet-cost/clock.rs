@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::{
-    case::{CASES, Case, Measured},
+    case::{CASES, Case},
     is_wanted,
 };
 
@@ -13,11 +13,7 @@ const SINGLES: usize = 64;
 
 /// Measures and prints.
 pub(crate) fn run(filter: Option<&str>, rounds: usize) {
-    let names_crowd = filter.is_some_and(|filter| filter.contains(", any of"));
-    let is_ready = |case: &Case| case.measured == Measured::Both || names_crowd;
-    let cases = CASES
-        .iter()
-        .filter(|case| case.is_cipher() || (is_wanted(case, filter) && is_ready(case)));
+    let cases = CASES.iter().filter(|case| is_wanted(case, filter));
     let mut running = cases
         .map(|case| {
             eprintln!("setting up {}", case.name);

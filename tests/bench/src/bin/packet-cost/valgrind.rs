@@ -1,14 +1,10 @@
 //! Counting the instructions of one function with `valgrind --tool=callgrind`.
 
-use std::collections::BTreeMap;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{
-    case::{CASES, Case, Cipher, Measured, Round},
-    is_wanted,
-};
+use crate::case::{Case, Round};
 
 /// Rounds that are counted: enough to average over growing buffers and the like.
 const BATCHES: usize = 20;
@@ -18,9 +14,6 @@ const SINGLES: usize = 200;
 const WARM_UP: usize = 3;
 /// The function between whose entry and return callgrind counts.
 const COUNTED: &str = "*counted_by_callgrind*";
-
-/// Instructions per packet, by name of the case.
-pub(crate) type Counts = BTreeMap<&'static str, f64>;
 
 /// Does the work of a case where callgrind sees it.
 pub(crate) fn work(case: &Case, rounds: usize) {
@@ -49,24 +42,11 @@ pub(crate) fn version() -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Counts all wanted cases, and the bare cipher that they contain.
-pub(crate) fn count_all(filter: Option<&str>) -> Result<Counts> {
-    let mut counts = Counts::new();
-    let wanted = CASES
-        .iter()
-        .filter(|case| case.measured == Measured::Both && is_wanted(case, filter));
-    let grounds = CASES.iter().filter(|case| case.is_cipher());
-    for case in grounds.chain(wanted) {
-        if counts.contains_key(case.name) {
-            continue;
-        }
-        eprintln!("counting {}", case.name);
-        counts.insert(case.name, count(case)?);
-    }
-    Ok(counts)
-}
-
-fn count(case: &Case) -> Result<f64> {
+/// Instructions per packet.
+///
+/// # Errors
+/// The case fails, or valgrind does.
+pub(crate) fn count(case: &Case) -> Result<f64> {
     let rounds = match case.packets {
         1 => SINGLES,
         _ => BATCHES,
@@ -96,23 +76,6 @@ fn parse(text: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.contains("Collected :"))?;
     let count = line.rsplit(':').next()?.trim().parse().ok()?;
     (count > 0).then_some(count)
-}
-
-impl Case {
-    /// Whether it is a ground that others stand on.
-    pub(crate) fn is_cipher(&self) -> bool {
-        [crate::case::CIPHER_SEAL, crate::case::CIPHER_OPEN].contains(&self.name)
-    }
-
-    /// The bare cipher's figure for the work that the case contains.
-    pub(crate) fn ground(&self, figures: &BTreeMap<&'static str, f64>) -> f64 {
-        let name = match self.cipher {
-            Cipher::Seal => crate::case::CIPHER_SEAL,
-            Cipher::Open => crate::case::CIPHER_OPEN,
-            Cipher::None => return 0.0,
-        };
-        figures.get(name).copied().unwrap_or_default()
-    }
 }
 
 #[cfg(test)]
