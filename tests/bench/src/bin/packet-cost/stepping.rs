@@ -23,8 +23,10 @@ use crate::case::{Case, Round};
 const BATCHES: usize = 3;
 /// Cases of single packets do more of them.
 const SINGLES: usize = 200;
-/// Rounds before, not counted.
+/// Rounds before, not counted: caches of decisions are filled, buffers have grown.
 const WARM_UP: usize = 300;
+/// Cases of single packets do so many that nearly each of 100 000 clients had its first one.
+const WARM_UP_SINGLES: usize = 400_000;
 /// Ready to be traced.
 const READY: Signal = Signal::SIGSTOP;
 const BEGIN: Signal = Signal::SIGUSR1;
@@ -36,7 +38,11 @@ const END: Signal = Signal::SIGUSR2;
 /// The system does not let this process be traced.
 pub(crate) fn work(case: &Case, rounds: usize) -> Result<()> {
     let mut round = case.start();
-    for _ in 0..WARM_UP {
+    let warm_up = match case.packets {
+        1 => WARM_UP_SINGLES,
+        _ => WARM_UP,
+    };
+    for _ in 0..warm_up {
         round.prepare();
         round.work();
     }
