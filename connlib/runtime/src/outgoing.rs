@@ -25,8 +25,6 @@ const MAX_ACK: usize = 60 + 60;
 pub(crate) struct Outgoing {
     data: GsoQueue,
     acks: GsoQueue,
-    /// Datagrams written to `data` so far.
-    written: u64,
     /// Whether the last train of `data` may wait for more.
     keeps_open: bool,
 }
@@ -59,17 +57,16 @@ impl Outgoing {
         Self {
             data: GsoQueue::new(),
             acks: GsoQueue::new(),
-            written: 0,
             keeps_open: false,
         }
     }
 
     /// Lets the state machine seal straight into a queue.
     pub(crate) fn sink(&mut self, lane: Lane) -> Sink<'_> {
-        Sink {
-            outgoing: self,
-            lane,
-        }
+        Sink(match lane {
+            Lane::Data => &mut self.data,
+            Lane::Acks => &mut self.acks,
+        })
     }
 
     /// Queues a datagram that the state machine made itself.
@@ -80,7 +77,7 @@ impl Outgoing {
 
     /// How many datagrams of data were written so far.
     pub(crate) fn written(&self) -> u64 {
-        self.written
+        self.data.written()
     }
 
     /// Whether [`Self::flush`] leaves the last train behind, because more will be written or flushed soon. Does not last:
@@ -118,10 +115,7 @@ impl Outgoing {
 }
 
 /// One lane, as the state machine sees it.
-pub(crate) struct Sink<'a> {
-    outgoing: &'a mut Outgoing,
-    lane: Lane,
-}
+pub(crate) struct Sink<'a>(&'a mut GsoQueue);
 
 impl DatagramSink for Sink<'_> {
     fn reserve(
@@ -131,20 +125,11 @@ impl DatagramSink for Sink<'_> {
         ecn: Ecn,
         len: usize,
     ) -> &mut [u8] {
-        match self.lane {
-            Lane::Data => self.outgoing.data.reserve(src, dst, ecn, len),
-            Lane::Acks => self.outgoing.acks.reserve(src, dst, ecn, len),
-        }
+        self.0.reserve(src, dst, ecn, len)
     }
 
     fn commit(&mut self, len: usize) {
-        match self.lane {
-            Lane::Data => {
-                self.outgoing.written += u64::from(len > 0);
-                self.outgoing.data.commit(len);
-            }
-            Lane::Acks => self.outgoing.acks.commit(len),
-        }
+        self.0.commit(len);
     }
 }
 

@@ -65,6 +65,7 @@ pub struct GsoQueue {
     end: usize,
     batches: VecDeque<Batch>,
     reserved: Reserved,
+    written: u64,
     /// Takes datagrams that do not enter the queue.
     spill: Vec<u8>,
     counters: SendCounters,
@@ -128,6 +129,7 @@ impl GsoQueue {
             end: 0,
             batches: VecDeque::new(),
             reserved: Reserved::Nothing,
+            written: 0,
             spill: Vec::new(),
             counters: SendCounters::default(),
         }
@@ -246,6 +248,11 @@ impl GsoQueue {
         flushed
     }
 
+    /// Datagrams that have entered the queue so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.batches.is_empty()
@@ -297,6 +304,7 @@ impl GsoQueue {
         last.end += len;
         last.is_sealed = len < last.segment_size;
         self.end += len;
+        self.written += 1;
     }
 
     fn open(&mut self, key: Key, len: usize) {
@@ -309,6 +317,7 @@ impl GsoQueue {
             is_sealed: false,
         });
         self.end += len;
+        self.written += 1;
     }
 
     /// Moves what waits to the front of the memory, in place of what was sent.
